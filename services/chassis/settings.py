@@ -1,0 +1,58 @@
+"""Settings: from the environment, and secrets from files.
+
+Each setting is an environment variable of the same name in capitals. A file of that name in the folder SECRETS_DIR
+does as well (Kubernetes mounts secrets so); the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    database_url: str = Field(description="PostgreSQL URL of this service's own database", pattern=r"^postgres(ql)?://")
+    database_pool_size: int = Field(10, ge=2, le=200, description="connections this process may open")
+    kafka_bootstrap_servers: str = Field(min_length=1, description="host:port of Kafka brokers, comma separated")
+    grpc_host: str = Field("127.0.0.1", description="address the gRPC server listens on")
+    grpc_port: int = Field(ge=1, le=65535, description="port the gRPC server listens on")
+    grpc_max_concurrent: int = Field(200, ge=1, description="calls handled at once; more are shed")
+    grpc_default_deadline_seconds: float = Field(10, gt=0, description="deadline of unary calls that bring none")
+    grpc_tls_cert_file: str | None = Field(None, description="PEM certificate; with the key, the server speaks TLS")
+    grpc_tls_key_file: str | None = Field(None, description="PEM key of the certificate")
+    grpc_tls_ca_file: str | None = Field(None, description="PEM authority; set, calls to other services use TLS")
+    metrics_port: int = Field(ge=1, le=65535, description="port of the Prometheus endpoint")
+    metrics_host: str = Field("127.0.0.1", description="address the Prometheus endpoint listens on")
+    token_issuer: str = Field(min_length=1, description="the `iss` tokens must have")
+    token_audience: str = Field("shop", min_length=1, description="the `aud` tokens must have")
+    jwks_url: str = Field(pattern=r"^https?://", description="where the issuer's public keys are")
+    service_token_file: str = Field(min_length=1, description="file with this service's own token; may be rotated")
+    otel_traces_exporter: Literal["otlp", "zipkin", "none"] = Field("none", description="where traces go")
+    browsing_sample_ratio: float = Field(0.05, ge=0, le=1, description="share of read-only calls that are traced")
+    drain_seconds: float = Field(5, ge=0, description="how long to wait for endpoint removal before stopping")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def load(settings: type[S]) -> S:
+    """Reads the settings, or ends the process with one line for each that is missing or wrong."""
+    try:
+        return settings(_secrets_dir=os.environ.get("SECRETS_DIR"))
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            field = settings.model_fields.get(name)
+            described = f" ({field.description})" if field and field.description else ""
+            what = "is missing" if problem["type"] == "missing" else problem["msg"]
+            print(f"setting {name.upper()}{described}: {what}", file=sys.stderr)
+        print("Set them in the environment, or as files in the folder SECRETS_DIR.", file=sys.stderr)
+        raise SystemExit(2) from None
