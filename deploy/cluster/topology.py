@@ -1,0 +1,55 @@
+"""What a deployment must look like: the five services, whom each may call, what each must be told.
+
+The manifests are compared with these tables, and so is the compose file.
+"""
+
+from typing import Final
+
+GRPC_PORT: Final = 50051
+METRICS_PORT: Final = 9464
+TOKEN_AUDIENCE: Final = "shop"
+
+CALLS: Final[dict[str, tuple[str, ...]]] = {
+    "inventory": (),
+    "catalog": ("inventory",),
+    "shipping": ("inventory", "catalog"),
+    "loyalty": (),
+    "contact": ("shipping", "loyalty", "catalog"),
+}
+"""Who calls whom while somebody waits; everything else goes over Kafka."""
+
+SERVICES: Final = tuple(CALLS)
+
+SETTINGS: Final = frozenset(
+    {
+        "GRPC_PORT",
+        "JWKS_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "LOG_LEVEL",
+        "METRICS_PORT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_TRACES_EXPORTER",
+        "SECRETS_DIR",
+        "SERVICE",
+        "SERVICE_TOKEN_FILE",
+        "TOKEN_AUDIENCE",
+        "TOKEN_ISSUER",
+    }
+)
+"""Environment of every service."""
+
+SECRETS: Final[dict[str, frozenset[str]]] = {
+    service: frozenset({"DATABASE_URL"} | ({"PERSONAL_DATA_KEYS"} if service in ("shipping", "contact") else set()))
+    for service in SERVICES
+}
+"""Files each service finds in SECRETS_DIR, one per setting; shipping and contact alone hold personal data."""
+
+
+def address_setting(service: str) -> str:
+    """Name of the setting that holds a service's gRPC target."""
+    return f"{service.upper()}_ADDRESS"
+
+
+def environment(service: str) -> frozenset[str]:
+    """Names of all environment variables of a service, no more and no fewer."""
+    return SETTINGS | {address_setting(called) for called in CALLS[service]}
