@@ -1,0 +1,87 @@
+"""Request ids: a repeat of a call that succeeded gets the same answer, written in the transaction of the call.
+
+A repeat of a refusal is judged anew, for a refusal leaves nothing behind. A repeat while the first still runs waits for
+it on the row both want to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from services.chassis.access import current_caller
+from services.chassis.database import Database, Transaction
+from services.chassis.errors import InvalidInput
+
+R = TypeVar("R", bound=Message)
+
+
+class RequestIdReused(InvalidInput):
+    """The same request id came with another body before."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+async def once(
+    database: Database,
+    request: Message,
+    response_type: type[R],
+    run: Callable[[Transaction], Awaitable[R]],
+) -> R:
+    """Runs a mutation in one transaction, or returns the answer it gave before.
+
+    The id is unique per caller and method (the request's message type). Raises `RequestIdReused` for another body,
+    `Conflict` when the first attempt still runs after the lock timeout, and what `run` raises.
+    """
+    async with database.transaction() as tx:
+        stored = await claim(tx, request)
+        if stored is not None:
+            return response_type.FromString(stored)
+        response = await run(tx)
+        await answer(tx, request, response)
+        return response
+
+
+async def claim(tx: Transaction, request: Message) -> bytes | None:
+    """Marks the request as running in this transaction. Returns the stored answer if it ran before."""
+    key = _key(request)
+    body = _body_hash(request)
+    # A row that another transaction is writing makes this statement wait for its end.
+    claimed = await tx.connection.fetchval(
+        "INSERT INTO requests (caller, method, request_id, body_hash, customer_id) VALUES ($1, $2, $3, $4, $5)"
+        " ON CONFLICT DO NOTHING RETURNING true",
+        *key,
+        body,
+        getattr(request, "customer_id", None) or None,
+    )
+    if claimed:
+        return None
+    row = await tx.connection.fetchrow(
+        "SELECT body_hash, response FROM requests WHERE caller = $1 AND method = $2 AND request_id = $3", *key
+    )
+    if row is None or row["response"] is None:
+        raise RuntimeError("a finished request left no answer")
+    if row["body_hash"] != body:
+        raise RequestIdReused([("request_id", "was used before with another request")])
+    stored: bytes = row["response"]
+    return stored
+
+
+async def answer(tx: Transaction, request: Message, response: Message) -> None:
+    """Keeps the answer of a claimed request."""
+    await tx.connection.execute(
+        "UPDATE requests SET response = $4 WHERE caller = $1 AND method = $2 AND request_id = $3",
+        *_key(request),
+        response.SerializeToString(),
+    )
+
+
+def _key(request: Message) -> tuple[str, str, str]:
+    return current_caller().key, request.DESCRIPTOR.full_name, getattr(request, "request_id")  # noqa: B009
+
+
+def _body_hash(request: Message) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
