@@ -15,8 +15,8 @@ from deploy.cluster.manifests import (
 )
 from deploy.cluster.topology import GRPC_PORT, METRICS_PORT, SECRETS, TOKEN_AUDIENCE
 
-DRAIN_SECONDS = 40
-"""What a process may take after SIGTERM: finish calls, stop consumers, close pools."""
+STOP_SECONDS = 30
+"""What a process may take once it refuses new calls: finish those that run, stop consumers, close pools."""
 
 
 def pods_ask_for_nothing(manifests: Manifests) -> Iterator[Problem]:
@@ -92,21 +92,29 @@ def ports_exist(manifests: Manifests) -> Iterator[Problem]:
         if found != {"grpc": GRPC_PORT, "metrics": METRICS_PORT}:
             yield Problem(where(server), f"ports are {found}")
         told = manifests.environment(server)
-        for setting, number in (("GRPC_PORT", GRPC_PORT), ("METRICS_PORT", METRICS_PORT)):
-            if told.get(setting) != str(number):
-                yield Problem(where(server), f"{setting} is {told.get(setting)!r}, the port is {number}")
+        for setting, value in {
+            "GRPC_HOST": "0.0.0.0",
+            "GRPC_PORT": str(GRPC_PORT),
+            "METRICS_HOST": "0.0.0.0",
+            "METRICS_PORT": str(METRICS_PORT),
+        }.items():
+            if told.get(setting) != value:
+                yield Problem(where(server), f"{setting} is {told.get(setting)!r}, must be {value!r}")
 
 
 def servers_drain(manifests: Manifests) -> Iterator[Problem]:
     """Endpoints forget a pod before its process hears of the end, and the process has the time it needs."""
     for server in manifests.of("Deployment"):
         grace = pod_spec(server).get("terminationGracePeriodSeconds", 30)
+        drain = manifests.environment(server).get("DRAIN_SECONDS", "")
         for container in containers(server):
             pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds")
-            if not pause:
-                yield Problem(where(server), "no preStop sleep")
-            elif grace < pause + DRAIN_SECONDS:
-                yield Problem(where(server), f"{grace} s of grace < {pause} s preStop + {DRAIN_SECONDS} s drain")
+            if not pause or not drain.isdigit():
+                yield Problem(where(server), f"needs a preStop sleep and DRAIN_SECONDS, has {pause} and {drain!r}")
+            elif grace < pause + int(drain) + STOP_SECONDS:
+                yield Problem(
+                    where(server), f"{grace} s of grace < {pause} preStop + {drain} drain + {STOP_SECONDS} stop"
+                )
 
 
 def replicas_outlive_a_node(manifests: Manifests) -> Iterator[Problem]:

@@ -22,10 +22,13 @@ SERVICES: Final = tuple(CALLS)
 
 SETTINGS: Final = frozenset(
     {
+        "DRAIN_SECONDS",
+        "GRPC_HOST",
         "GRPC_PORT",
         "JWKS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "LOG_LEVEL",
+        "METRICS_HOST",
         "METRICS_PORT",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_TRACES_EXPORTER",

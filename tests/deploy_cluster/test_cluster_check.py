@@ -28,6 +28,9 @@ class Broken:
     def container(self, kind: str = "Deployment", name: str = "catalog") -> Any:
         return self.pod(kind, name)["containers"][0]
 
+    def setting(self, variable: str) -> Any:
+        return next(v for v in self.container()["env"] if v["name"] == variable)
+
     def remove(self, kind: str, name: str) -> None:
         self.objects.remove(self.get(kind, name))
 
@@ -198,9 +201,11 @@ BREAKS: list[tuple[str, str, Break]] = [
     ("servers_are_probed", "asks for health of ''", lambda b: b.container()["livenessProbe"]["grpc"].pop("service")),
     ("ports_exist", "99999", lambda b: b.container()["ports"][0].update(containerPort=99999)),
     ("ports_exist", "is not between 1024", lambda b: b.container()["ports"][1].update(containerPort=80)),
-    ("ports_exist", "GRPC_PORT", lambda b: b.container()["env"][1].update(value="50052")),
-    ("servers_drain", "no preStop", lambda b: b.container().pop("lifecycle")),
+    ("ports_exist", "GRPC_PORT", lambda b: b.setting("GRPC_PORT").update(value="50052")),
+    ("ports_exist", "METRICS_HOST", lambda b: b.setting("METRICS_HOST").update(value="127.0.0.1")),
+    ("servers_drain", "needs a preStop", lambda b: b.container().pop("lifecycle")),
     ("servers_drain", "of grace", lambda b: b.pod().update(terminationGracePeriodSeconds=30)),
+    ("servers_drain", "of grace", lambda b: b.setting("DRAIN_SECONDS").update(value="60")),
     (
         "replicas_outlive_a_node",
         "fewer than 2",
