@@ -1,0 +1,34 @@
+"""Between protobuf's well-known values and Python's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
+
+NANOS = Decimal(1_000_000_000)
+
+
+def to_timestamp(instant: datetime) -> Timestamp:
+    """The instant, to the microsecond. Takes aware datetimes only."""
+    stamp = Timestamp()
+    stamp.FromDatetime(instant)
+    return stamp
+
+
+def to_datetime(stamp: Timestamp) -> datetime:
+    """The instant as an aware datetime in UTC, to the microsecond."""
+    return stamp.ToDatetime(UTC)
+
+
+def to_money(amount: Decimal, currency: str) -> Money:
+    """The amount in an ISO 4217 currency. Units and nanos bear the same sign."""
+    units = int(amount)
+    return Money(currency_code=currency, units=units, nanos=int((amount - units) * NANOS))
+
+
+def from_money(money: Money) -> Decimal:
+    """The amount; exact."""
+    return Decimal(money.units) + Decimal(money.nanos) / NANOS
