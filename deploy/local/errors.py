@@ -3,7 +3,8 @@
 StackError
  ├── PortTaken      somebody else listens where a part should
  ├── PartFailed     a part ended, or was not ready in time
- └── NotRunning     asked of a stack, or a part of it, that is not up
+ ├── NotRunning     asked of a stack, or a part of it, that is not up
+ └── JarError       (jars.py) a jar could not be had, or is not the one that was locked
 """
 
 from __future__ import annotations

@@ -23,13 +23,15 @@ from jgo.env import EnvironmentBuilder, EnvironmentSpec
 from jgo.env import LockFile as JarLock
 from jgo.maven import MavenContext
 
+from .errors import StackError
+
 HERE = Path(__file__).parent
 PARTS = {"kafka": True, "zipkin": False}  # part -> whether its dependencies are wanted too: Zipkin's jar holds them
 DOWNLOADS_AT_ONCE = 8
 TIMEOUT_SECONDS = 60
 
 
-class JarError(Exception):
+class JarError(StackError):
     """A jar could not be had, or is not the one that was locked."""
 
 

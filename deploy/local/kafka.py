@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
 from . import jars
+from .errors import StackError
 from .part import Part, Say
 from .ports import HOST, Ports, is_open
 from .supervision import Program
@@ -81,7 +82,7 @@ def part(state: Path, ports: Ports) -> Part:
             command = [*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(config)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
-                raise RuntimeError(f"formatting Kafka's log directory failed: {done.stdout}{done.stderr}")
+                raise StackError(f"formatting Kafka's log directory failed: {done.stdout}{done.stderr}")
 
     return Part(
         Program("kafka", [*java, "kafka.Kafka", str(config)], stop_seconds=30),

@@ -40,6 +40,9 @@ class Ports:
     def __getitem__(self, name: str) -> int:
         return self.numbers[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.numbers
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Ports:
         """The fixed ports of `make up`. Raises ValueError naming a setting that is no port number."""

@@ -14,9 +14,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from .credentials import Secrets
+from .errors import StackError
 from .part import Part, Say
 from .ports import HOST, SERVICES, Ports
-from .secrets import Secrets
 from .supervision import Program
 
 SUPERUSER = "postgres"
@@ -132,7 +133,7 @@ def _initialise(data: Path, user: str | None, password: str) -> None:
         done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True)
     if done.returncode != 0:
         data.rmdir() if not any(data.iterdir()) else None
-        raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+        raise StackError(f"initdb failed: {done.stderr.strip()}")
 
 
 def _open_the_way(data: Path, user: str) -> None:

@@ -32,7 +32,7 @@ def part(
 ) -> Part:
     """The service, or under another name one more replica of it (which does not migrate)."""
     address = f"{HOST}:{environment['GRPC_PORT']}"
-    complete = {**environment, "PYTHONPATH": PYTHON_PATH, "PYTHONUNBUFFERED": "1"}
+    complete = service_environment(environment)
 
     def migrate(say: Say) -> None:
         if migrates:
@@ -46,6 +46,11 @@ def part(
         needs=needs,
         prepare=migrate,
     )
+
+
+def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings, and where Python finds the services and the generated code."""
+    return {**settings, "PYTHONPATH": PYTHON_PATH, "PYTHONUNBUFFERED": "1"}
 
 
 def run(service: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:

@@ -8,7 +8,6 @@ stack.down()
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -17,16 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from . import envoy, kafka, postgres, service, zipkin
 from . import issuer as issuing
+from .addresses import NOTHING_EXTERNAL, Addresses, External
 from .errors import NotRunning, PartFailed, PortTaken, StackError
 from .part import Part
-from .ports import HOST, SERVICES, Ports, is_open, owner, setting
-from .secrets import Secrets
+from .ports import SERVICES, Ports, is_open, owner, setting
 from .supervision import Exit, Program, Supervisor
 
 INFRASTRUCTURE = ("postgres", "kafka", "issuer")
@@ -38,30 +36,6 @@ Progress = Callable[[str, str, float], None]
 
 def silent(part: str, what: str, seconds: float) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class External:
-    """What runs elsewhere and is used instead of a local part. `database_server` is a URL of a role that may
-    create roles and databases; OTLP goes to the endpoint of the standard setting."""
-
-    database_server: str | None = None
-    kafka: str | None = None
-    otlp: str | None = None
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> External:
-        return cls(
-            environment.get("SHOP_DATABASE_SERVER_URL"),
-            environment.get("KAFKA_BOOTSTRAP_SERVERS"),
-            environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
-        )
-
-    @property
-    def replaced(self) -> set[str]:
-        """The local parts that need not run."""
-        given = {"postgres": self.database_server, "kafka": self.kafka, "zipkin": self.otlp}
-        return {part for part, url in given.items() if url}
 
 
 @dataclass(frozen=True)
@@ -77,79 +51,21 @@ class Status:
     """Each time it ended without being told to."""
 
 
-class Stack:
+class Stack(Addresses):
     def __init__(
         self,
         state: Path,
         ports: Ports,
         parts: Sequence[str] = EVERYTHING,
-        external: External = External(),
+        external: External = NOTHING_EXTERNAL,
         bound_to: int | None = None,
     ) -> None:
         """`bound_to`: a process whose end, however sudden, ends the stack too."""
-        self.state = state.absolute()
-        self.ports, self.external, self.bound_to = ports, external, bound_to
-        self.wanted = tuple(part for part in parts if part not in external.replaced)
-        self.state.mkdir(parents=True, exist_ok=True)
-        self.secrets = Secrets.of(self.state)
+        super().__init__(state, ports, parts, external)
+        self.bound_to = bound_to
         self.supervisor = Supervisor(self.state, service.ROOT)
-        self.issuer = issuing.issuer(self.state, ports)
         self._abort = threading.Event()
         self._replicas: dict[str, Part] = {}
-
-    # -- addresses
-
-    @property
-    def kafka_bootstrap(self) -> str:
-        return self.external.kafka or f"{HOST}:{self.ports['kafka']}"
-
-    @property
-    def zipkin_url(self) -> str:
-        return f"http://{HOST}:{self.ports['zipkin']}"
-
-    @property
-    def envoy_url(self) -> str:
-        return f"http://{HOST}:{self.ports['envoy']}"
-
-    @property
-    def database_server_url(self) -> str:
-        """The URL of the role that owns the server, for tests and provisioning; no service has it."""
-        return self.external.database_server or postgres.server_url(self.ports, self.secrets)
-
-    def database_url(self, name: str) -> str:
-        """The URL of one service's database, with that service's own role."""
-        return postgres.database_url(self.database_server_url, name, self.secrets.database_roles[name])
-
-    def address(self, name: str) -> str:
-        """host:port of a service's gRPC."""
-        return f"{HOST}:{self.ports[name]}"
-
-    def environment(self, name: str, grpc: str | None = None, metrics: str | None = None) -> dict[str, str]:
-        """The settings a service runs with; `grpc` and `metrics` name other ports than its usual ones."""
-        settings = {
-            "DATABASE_URL": self.database_url(name),
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka_bootstrap,
-            "GRPC_PORT": str(self.ports[grpc or name]),
-            "METRICS_PORT": str(self.ports[metrics or f"{name}-metrics"]),
-            "TOKEN_ISSUER": self.issuer.url,
-            "TOKEN_AUDIENCE": "shop",
-            "JWKS_URL": self.issuer.url + issuing.KEYS,
-            "SERVICE_TOKEN_FILE": str(self._token_file(name)),
-            "LOG_LEVEL": os.environ.get("LOG_LEVEL", "INFO"),
-            **{f"{other.upper()}_ADDRESS": self.address(other) for other in SERVICES},
-        }
-        if name in self.secrets.personal_data_keys:
-            settings["PERSONAL_DATA_KEYS"] = self.secrets.personal_data_keys[name]
-        if self.external.otlp:
-            return {**settings, "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": self.external.otlp}
-        if "zipkin" not in self.wanted:
-            return {**settings, "OTEL_TRACES_EXPORTER": "none"}
-        endpoint = f"{self.zipkin_url}/api/v2/spans"
-        return {**settings, "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_ZIPKIN_ENDPOINT": endpoint}
-
-    def mint(self, role: str, **claims: Any) -> str:
-        """A token of this stack's issuer, as `tokens.Issuer.mint`."""
-        return self.issuer.mint(role, **claims)
 
     # -- the whole
 
@@ -168,11 +84,11 @@ class Stack:
         self._abort.clear()
         parts = {part.name: part for part in self._parts()}
         self.supervisor.start()
+        for part in parts.values():
+            self.supervisor.set(part.program)
         self._refuse_taken_ports(parts)
         if "postgres" in self.external.replaced and set(parts) & set(SERVICES):
             postgres.provision(self.database_server_url, self.secrets)
-        for part in parts.values():
-            self.supervisor.set(part.program)
 
         def tell(part: str, what: str) -> None:
             progress(part, what, time.monotonic() - began)
@@ -205,6 +121,10 @@ class Stack:
     def status(self) -> list[Status]:
         """Raises NotRunning when nothing is up."""
         return [self._status(name) for name in self.supervisor.names()]
+
+    def memory(self) -> int:
+        """Bytes resident of all its processes together; pages they share are counted once."""
+        return _memory(int((self.state / "supervisord.pid").read_text()))
 
     # -- one part
 
@@ -284,17 +204,18 @@ class Stack:
         return any(need in pending or need in running.values() for need in part.needs)
 
     def _bring_up(self, part: Part, tell: Callable[[str, str], None]) -> None:
-        if self.supervisor.info(part.name)["statename"] == "RUNNING":
-            return
-        part.prepare(lambda what: tell(part.name, what))
-        if self._abort.is_set():
-            return
-        if part.name in SERVICES:
-            self._mint_for(part.name)
-        self.supervisor.begin(part.name)
+        runs = bool(self.supervisor.info(part.name)["pid"])
+        if not runs:
+            if part.name in SERVICES:
+                self._mint_for(part.name)
+            part.prepare(lambda what: tell(part.name, what))
+            if self._abort.is_set():
+                return
+            self.supervisor.begin(part.name)
         self._await(part)
         part.finish(lambda what: tell(part.name, what))
-        tell(part.name, "ready")
+        if not runs:
+            tell(part.name, "ready")
 
     def _await(self, part: Part, may_die: bool = False) -> None:
         end = time.monotonic() + part.seconds
@@ -316,21 +237,14 @@ class Stack:
 
     def _refuse_taken_ports(self, parts: Mapping[str, Part]) -> None:
         for part in parts.values():
-            try:
-                if self.supervisor.info(part.name)["pid"]:
-                    continue
-            except NotRunning:
-                pass
-            for name in part.ports:
-                if is_open(self.ports[name]):
-                    port = self.ports[name]
+            if self.supervisor.info(part.name)["pid"]:
+                continue
+            for name, port in ((name, self.ports[name]) for name in part.ports):
+                if is_open(port):
                     raise PortTaken(port, name, owner(port), setting(name))
 
-    def _token_file(self, name: str) -> Path:
-        return self.state / "tokens" / name
-
     def _mint_for(self, name: str) -> None:
-        file = self._token_file(name)
+        file = self.token_file(name)
         file.parent.mkdir(mode=0o700, exist_ok=True)
         draft = file.with_suffix(".new")
         draft.touch(mode=0o600)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import signal
 import socket
@@ -39,6 +40,7 @@ childlogdir = {state}/log
 loglevel = info
 umask = 027
 
+{user}
 [unix_http_server]
 file = {socket}
 chmod = 0600
@@ -139,8 +141,10 @@ class Supervisor:
         (self.state / "parts").mkdir(exist_ok=True)
         for old in (self.state / "parts").glob("*.ini"):
             old.unlink()
+        (self.state / "log" / "supervisord.log").unlink(missing_ok=True)  # `exits` are those of this run
         main = self.state / "supervisord.conf"
-        main.write_text(_MAIN.format(state=_escaped(str(self.state)), socket=_escaped(str(self.socket))))
+        user = "user = root\n" if os.geteuid() == 0 else ""  # else it warns that it was not told to drop rights
+        main.write_text(_MAIN.format(user=user, state=_escaped(str(self.state)), socket=_escaped(str(self.socket))))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(main)]
         done = subprocess.run(command, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
