@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,9 @@ class Service:
     build: Callable[[Runtime], App]
     watermark: Watermark | None = None
     # Further commands: name -> (help, coroutine function of the remaining arguments, returning an exit code).
-    commands: Mapping[str, tuple[str, Callable[[Sequence[str]], Awaitable[int]]]] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, Callable[[Sequence[str]], Coroutine[Any, Any, int]]]] = field(
+        default_factory=dict
+    )
 
 
 def run(service: Service) -> None:

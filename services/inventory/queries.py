@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
 
 from services.chassis.database import Database
 
-# Units on a row that are written down as held though their time ran out.
+# Units on a row that are written down as held though their time ran out count as free.
 LEVELS = """
 SELECT s.sku, s.location, s.on_hand, s.held - coalesce(due.quantity, 0) AS held, s.committed, s.received_total,
-    s.version, greatest(0, s.on_hand - s.held - s.committed + coalesce(due.quantity, 0)) AS free,
-    clock_timestamp() AS read_time
+    s.version, greatest(0, s.on_hand - s.held - s.committed + coalesce(due.quantity, 0)) AS free
 FROM stock s LEFT JOIN LATERAL (
     SELECT sum(l.quantity)::bigint AS quantity FROM reservation_lines l
-    WHERE l.sku = s.sku AND l.location = s.location AND l.held_until <= clock_timestamp()
+    WHERE l.sku = s.sku AND l.location = s.location AND l.held_until <= now()
 ) due ON true
 """
 
 
-async def levels(database: Database, skus: Sequence[str]) -> list[asyncpg.Record]:
-    """The levels of some SKUs, in (sku, location) order."""
-    return await database.fetch(LEVELS + "WHERE s.sku = ANY($1) ORDER BY s.sku, s.location", skus)
+async def levels(database: Database, skus: Sequence[str]) -> tuple[datetime, list[asyncpg.Record]]:
+    """The levels of some SKUs, in (sku, location) order, and the time they were so."""
+    return await _read(database, LEVELS + "WHERE s.sku = ANY($1) ORDER BY s.sku, s.location", skus)
 
 
-async def levels_after(database: Database, sku: str, location: str, limit: int) -> list[asyncpg.Record]:
-    """The levels after a position, in (sku, location) order."""
-    return await database.fetch(
-        LEVELS + "WHERE (s.sku, s.location) > ($1, $2) ORDER BY s.sku, s.location LIMIT $3", sku, location, limit
+async def levels_after(
+    database: Database, sku: str, location: str, limit: int
+) -> tuple[datetime, list[asyncpg.Record]]:
+    """The levels after a position, in (sku, location) order, and the time they were so."""
+    return await _read(
+        database,
+        LEVELS + "WHERE (s.sku, s.location) > ($1, $2) ORDER BY s.sku, s.location LIMIT $3",
+        sku,
+        location,
+        limit,
     )
+
+
+async def _read(database: Database, query: str, *arguments: object) -> tuple[datetime, list[asyncpg.Record]]:
+    # One statement, so that the time is that of the snapshot also when there is no row.
+    rows = await database.fetch(
+        f"SELECT now() AS read_time, l.* FROM (SELECT 1) one LEFT JOIN ({query}) l ON true", *arguments
+    )
+    read_time: datetime = rows[0]["read_time"]
+    return read_time, [row for row in rows if row["sku"] is not None]
 
 
 async def ledger(database: Database, sku: str, before: int | None, limit: int) -> list[asyncpg.Record]:

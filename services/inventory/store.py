@@ -159,8 +159,8 @@ async def mark_order(connection: Connection, order_id: str, state: str, reservat
     `before` is None when there was none.
     """
     row = await connection.fetchrow(
-        "INSERT INTO order_marks (order_id, state, reservation_id) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING"
-        " RETURNING NULL::text AS before, reservation_id",
+        "INSERT INTO order_marks (order_id, state, reservation_id) VALUES ($1, $2, $3)"
+        " ON CONFLICT (order_id) DO NOTHING RETURNING NULL::text AS before, reservation_id",
         order_id,
         state,
         reservation_id,

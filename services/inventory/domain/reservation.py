@@ -1,8 +1,8 @@
 """Reservations: units set aside for one customer until a time, or promised to an order.
 
-    held ──commit──> committed ──release order──> released
-      │ └─release──> released
-      └─time runs out──> expired ──commit, if still free──> committed
+held ──commit──> committed ──release order──> released
+  │ └─release──> released
+  └─time runs out──> expired ──commit, if still free──> committed
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stock: levels, how they may move, and what a movement announces.
 
-A level is (on hand, held, committed). Free is what is left: on hand - held - committed, never below zero to the outside.
-Levels are changed only here, through movements, and only while their rows are locked.
+A level is (on hand, held, committed). Free is what is left: on hand - held - committed, never below zero to the
+outside. Levels are changed only here, through movements, and only while their rows are locked.
 """
 
 from __future__ import annotations
