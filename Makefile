@@ -91,7 +91,7 @@ check-imports: venv
 	@.venv/bin/lint-imports
 
 check-dependencies: venv
-	@.venv/bin/deptry .
+	@.venv/bin/deptry . --extend-exclude '^(deploy|tests|proto)/' --known-first-party shop --known-first-party buf
 
 check-proto: proto
 	@.venv/bin/buf lint proto/shop.binpb --path shop --config $(LINTED)

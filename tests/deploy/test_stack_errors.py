@@ -1,0 +1,101 @@
+"""What goes wrong says what, where, and what to do next; and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.local.errors import NotRunning, PartFailed, PortTaken
+from deploy.local.ports import DEFAULTS, HOST, Ports
+from deploy.local.service import ROOT
+from deploy.local.stack import Stack
+from deploy.local.supervision import wait_until
+from deploy.local.temporary import temporary_stack
+
+
+def test_a_taken_port_names_port_owner_and_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken) as caught, temporary_stack(("issuer",)) as stack:
+            stack.down()
+            stack.ports = Ports({**stack.ports.numbers, "issuer": port})
+            stack.up()
+    text = str(caught.value)
+    assert f"port {port}" in text
+    assert f"{psutil.Process().name()} (pid {os.getpid()})" in text
+    assert "SHOP_PORT_ISSUER=<port> make up" in text
+
+
+def test_a_part_that_cannot_start_shows_the_end_of_its_log() -> None:
+    # Without its database a service cannot even migrate.
+    with pytest.raises(PartFailed) as caught, temporary_stack(("inventory",)):
+        pass
+    text = str(caught.value)
+    assert "inventory migrate ended with code 1" in text
+    assert "inventory-migrate.log" in text
+    assert "Error" in text
+
+
+def test_a_setting_moves_a_port() -> None:
+    assert Ports.from_environment({})["kafka-controller"] == DEFAULTS["kafka-controller"]
+    assert Ports.from_environment({"SHOP_PORT_KAFKA_CONTROLLER": "9093"})["kafka-controller"] == 9093
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "0", "65536", "-1"])
+def test_a_setting_that_is_no_port_is_named(wrong: str) -> None:
+    with pytest.raises(ValueError, match="SHOP_PORT_ENVOY"):
+        Ports.from_environment({"SHOP_PORT_ENVOY": wrong})
+
+
+def test_asking_a_stack_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
+    stack = Stack(Path("/tmp") / f"shop-never-{os.getpid()}", Ports.free(), ("issuer",))
+    try:
+        assert not stack.is_up()
+        with pytest.raises(NotRunning, match="make up"):
+            stack.status()
+    finally:
+        for file in stack.state.iterdir():
+            file.unlink()
+        stack.state.rmdir()
+
+
+def test_a_killed_manager_leaves_no_process_and_up_starts_anew() -> None:
+    with temporary_stack(("issuer",)) as stack:
+        orphan, manager = stack.pid("issuer"), psutil.Process(stack.pid("issuer")).parent()
+        assert manager is not None
+        manager.kill()
+        wait_until(lambda: not manager.is_running(), 10, "the manager survived")
+        assert psutil.pid_exists(orphan)
+        stack.up()
+        assert stack.pid("issuer") != orphan
+        assert not psutil.pid_exists(orphan)
+
+
+KILLED = """
+from deploy.local.temporary import temporary_stack
+with temporary_stack(("issuer",)) as stack:
+    print(stack.pid("issuer"), flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stack_ends_with_the_process_it_was_started_for(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as owner:
+        assert owner.stdout is not None
+        issuer = psutil.Process(int(owner.stdout.readline()))
+        owner.send_signal(number)
+        owner.wait(30)
+        wait_until(lambda: not issuer.is_running(), 30, "the stack outlived its owner")
