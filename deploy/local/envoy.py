@@ -94,6 +94,7 @@ def _connection_manager(descriptors: Path, services: list[str]) -> dict[str, Any
         "services": services,
         "auto_mapping": True,  # POST /shop.catalog.v1.Catalog/ListProducts, without annotations
         "convert_grpc_status": True,  # errors carry their reason and numbers in JSON too
+        "request_validation_options": {"reject_unknown_method": True, "reject_unknown_query_parameters": True},
         "print_options": {"always_print_primitive_fields": True},
     }
     filters = [

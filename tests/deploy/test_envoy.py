@@ -1,0 +1,148 @@
+"""The way in for browsers: JSON, gRPC-Web and CORS, in front of an ordinary gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+
+from deploy.local import envoy
+from deploy.local.ports import DEFAULTS
+from deploy.local.service import ROOT
+from deploy.local.stack import Stack
+from deploy.local.temporary import temporary_stack
+
+LIST = "/shop.catalog.v1.CatalogService/ListProducts"
+ORIGIN = "http://localhost:5173"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Stack]:
+    with temporary_stack(("envoy",)) as stack:
+        yield stack
+
+
+class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
+    """Lists one page, and refuses the page token "broken" with a typed reason."""
+
+    async def ListProducts(self, request: Any, context: Any) -> catalog_pb2.ListProductsResponse:
+        if request.page_token == "broken":
+            detail = any_pb2.Any()
+            detail.Pack(error_details_pb2.ErrorInfo(reason="PAGE_TOKEN_INVALID", metadata={"token": "broken"}))
+            status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="no such page", details=[detail])
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such page")
+        return catalog_pb2.ListProductsResponse(next_page_token=f"after {request.page_size}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def server(gateway: Stack) -> AsyncIterator[None]:
+    server = grpc.aio.server()
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(), server)  # type: ignore[abstract]  # one is enough
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    server.add_insecure_port(gateway.address("catalog"))
+    await server.start()
+    yield
+    await server.stop(None)
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+async def call(url: str, body: bytes, headers: dict[str, str], method: str = "POST") -> Answer:
+    """In a thread, since the server answers on this loop."""
+
+    def send() -> Answer:
+        request = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, dict(answer.headers.items()), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, dict(error.headers.items()), error.read()
+
+    return await asyncio.to_thread(send)
+
+
+async def test_plain_json_reaches_the_service(gateway: Stack) -> None:
+    code, _, body = await call(gateway.envoy_url + LIST, b'{"pageSize": 7}', {"content-type": "application/json"})
+    assert (code, json.loads(body)["nextPageToken"]) == (200, "after 7")
+
+
+async def test_an_error_keeps_its_reason_and_numbers_in_json(gateway: Stack) -> None:
+    headers = {"content-type": "application/json"}
+    code, _, body = await call(gateway.envoy_url + LIST, b'{"pageToken": "broken"}', headers)
+    found = json.loads(body)
+    assert (code, found["code"], found["message"]) == (400, 3, "no such page")
+    (detail,) = found["details"]
+    assert (detail["reason"], detail["metadata"]) == ("PAGE_TOKEN_INVALID", {"token": "broken"})
+
+
+@pytest.mark.parametrize(("path", "code"), [(LIST + "Twice", 404), (LIST + "?pagesize_=7", 400)])
+async def test_an_unknown_call_or_parameter_is_refused(gateway: Stack, path: str, code: int) -> None:
+    found, _, _ = await call(gateway.envoy_url + path, b"", {"content-type": "application/json"})
+    assert found == code
+
+
+async def test_a_browser_speaks_grpc_web(gateway: Stack) -> None:
+    message = catalog_pb2.ListProductsRequest(page_size=3).SerializeToString()
+    frame = b"\x00" + len(message).to_bytes(4, "big") + message
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": ORIGIN}
+    code, answered, body = await call(gateway.envoy_url + LIST, frame, headers)
+    assert code == 200
+    assert answered["access-control-allow-origin"] == ORIGIN
+    assert b"after 3" in body
+    assert b"grpc-status:0" in body
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [(ORIGIN, True), ("https://elsewhere.example", False)])
+async def test_only_pages_of_this_machine_may_call(gateway: Stack, origin: str, allowed: bool) -> None:
+    headers = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-grpc-web,authorization",
+    }
+    _, answered, _ = await call(gateway.envoy_url + LIST, b"", headers, "OPTIONS")
+    assert ("access-control-allow-origin" in answered) is allowed
+
+
+async def test_health_of_a_picked_service_is_reached_over_grpc(gateway: Stack) -> None:
+    async with grpc.aio.insecure_channel(gateway.envoy_url.removeprefix("http://")) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # not in its stubs
+        picked = ((envoy.PICK_HEADER, "catalog"),)
+        answer = await check(health_pb2.HealthCheckRequest(), metadata=picked)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as nobody:
+            await check(health_pb2.HealthCheckRequest(), metadata=((envoy.PICK_HEADER, "loyalty"),))
+        assert nobody.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_configuration_of_the_default_ports_is_valid(tmp_path: Path) -> None:
+    described, services = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
+    (tmp_path / "shop.binpb").write_bytes(described)
+    config = tmp_path / "envoy.json"
+    config.write_text(json.dumps(envoy.configuration(DEFAULTS, tmp_path / "shop.binpb", services)))
+    command = [str(envoy.program()), "--mode", "validate", "-c", str(config), "--log-level", "error"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_service_of_the_contracts_has_a_route() -> None:
+    _, services = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
+    config = envoy.configuration(DEFAULTS, Path("shop.binpb"), services)
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    routes = [route["match"]["prefix"] for route in manager["route_config"]["virtual_hosts"][0]["routes"]]
+    assert services
+    assert [name for name in services if not any(f"/{name}/".startswith(prefix) for prefix in routes)] == []
