@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
@@ -13,7 +13,11 @@ from services.chassis import outbox
 from services.chassis.errors import Conflict, TooMuch, Unavailable
 from services.chassis.facts import Fact
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 # The database, or the way to it, is away; or the server is shutting down or short of something. Passes by itself.
 OUTAGES: tuple[type[BaseException], ...] = (
@@ -89,7 +93,7 @@ class Database:
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), 5)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._pool.terminate()
 
     @property
@@ -121,7 +125,7 @@ class Database:
         pool = self.pool
         try:
             connection = await pool.acquire(timeout=5)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise TooMuch("no database connection became free in time", reason="OVERLOADED") from None
         except OUTAGES as error:
             raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
