@@ -70,8 +70,9 @@ class Stack(Addresses):
     # -- the whole
 
     def is_up(self) -> bool:
+        """Whether every part has a process; `up` and `await_ready` tell whether it answers."""
         try:
-            return all(self.supervisor.info(name)["statename"] == "RUNNING" for name in self.wanted)
+            return all(self.supervisor.info(name)["pid"] for name in self.wanted)
         except NotRunning:
             return False
 
