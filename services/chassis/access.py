@@ -93,6 +93,11 @@ def set_caller(caller: Caller) -> None:
     _caller.set(caller)
 
 
+def is_opaque_id(text: str) -> bool:
+    """Whether this may be the opaque id of a customer or an agent."""
+    return _OPAQUE_ID.fullmatch(text) is not None
+
+
 @contextmanager
 def acting_as(caller: Caller) -> Iterator[None]:
     """Within the block, work is done for this caller."""

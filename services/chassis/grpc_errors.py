@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NoReturn
 
 import grpc
@@ -46,7 +47,7 @@ _OF_STATUS: dict[grpc.StatusCode, type[Refusal]] = {
 }
 
 
-class RemoteFailure(Exception):
+class RemoteError(Exception):
     """Another service failed at our call in a way that is a mistake of one of us, and trying again would not help."""
 
 
@@ -93,7 +94,7 @@ async def abort_with(
     raise AssertionError("abort returned")
 
 
-def from_status(error: grpc.aio.AioRpcError) -> Refusal | RemoteFailure:
+def from_status(error: grpc.aio.AioRpcError) -> Refusal | RemoteError:
     """What a failed call of ours means: the refusal the other side raised, with its reason and details."""
     code = error.code()
     text = error.details() or ""
@@ -105,21 +106,18 @@ def from_status(error: grpc.aio.AioRpcError) -> Refusal | RemoteFailure:
         return InvalidInput(fields or [("", text)], reason=reason, **_keywords(details))
     kind = _OF_STATUS.get(code)
     if kind is None:
-        return RemoteFailure(f"{code.name} {reason or ''}".strip())
+        return RemoteError(f"{code.name} {reason or ''}".strip())
     return kind(text, reason=reason, **_keywords(details))
 
 
 def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for key, value in error.trailing_metadata() or ():
-        if key != _DETAILS:
-            continue
-        try:
-            for packed in status_pb2.Status.FromString(bytes(value)).details:
-                packed.Unpack(info)
-                packed.Unpack(bad)
-        except (DecodeError, TypeError):
-            continue
+        if key == _DETAILS and isinstance(value, bytes):
+            with suppress(DecodeError):  # Details help; a status without them still says what kind it is.
+                for packed in status_pb2.Status.FromString(value).details:
+                    packed.Unpack(info)
+                    packed.Unpack(bad)
     return info, bad
 
 

@@ -89,6 +89,7 @@ class Telemetry:
         tracer: trace.Tracer,
         meter: Meter,
         registry: CollectorRegistry,
+        recording: bool,
         browsing_sample_ratio: float,
         closers: Sequence[Callable[[], object]],
         flush: Callable[[], object],
@@ -97,7 +98,9 @@ class Telemetry:
         self.tracer = tracer
         # For counters and gauges; make instruments once, at start.
         self.meter = meter
+        # Of calls that only read; those that change something are recorded always. 0 where nothing is recorded.
         self.browsing_sample_ratio = browsing_sample_ratio
+        self.recording = recording
         self._registry = registry
         self._closers = closers
         self._flush = flush
@@ -147,7 +150,7 @@ def start(
     propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()]))
     resource = Resource.create({SERVICE_NAME: service})
 
-    # Whether a trace begins is decided where a call comes in (`sampled_here`); everything else follows its parent.
+    # Whether a trace begins is decided where a call comes in (grpc_calls); everything else follows its parent.
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(_BaggageToSpan())
     exporter = exporter or _exporter(settings)
@@ -178,6 +181,7 @@ def start(
         _tracer,
         meters.get_meter("shop"),
         registry,
+        exporter is not None,
         settings.browsing_sample_ratio if exporter is not None else 0.0,
         closers,
         provider.force_flush,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from buf.validate import validate_pb2
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from protovalidate import Validator
 
@@ -43,17 +41,16 @@ def _path(field: Any) -> str:
     return ".".join(parts)
 
 
-def _has_rules(message: Descriptor, seen: set[str]) -> bool:
-    """Whether the message, or one inside it, has a rule."""
+def _has_rules(message: Any, seen: set[str]) -> bool:
+    """Whether the message, or one inside it, has a rule. Takes and looks at descriptors."""
     if message.full_name in seen:
         return False
     seen.add(message.full_name)
-    if message.GetOptions().HasExtension(validate_pb2.message):
-        return True
-    if any(oneof.GetOptions().HasExtension(validate_pb2.oneof) for oneof in message.oneofs):
-        return True
-    return any(
-        field.GetOptions().HasExtension(validate_pb2.field)
-        or (field.message_type is not None and _has_rules(field.message_type, seen))
-        for field in message.fields
+    return any(_is_ruled(element) for element in (message, *message.oneofs, *message.fields)) or any(
+        field.message_type is not None and _has_rules(field.message_type, seen) for field in message.fields
     )
+
+
+def _is_ruled(element: Any) -> bool:
+    # By name: the rules are extensions of the options, known to whoever imported a proto that has them.
+    return any(option.full_name.startswith("buf.validate.") for option, _ in element.GetOptions().ListFields())

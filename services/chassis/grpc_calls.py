@@ -1,0 +1,387 @@
+"""What happens to each call that comes in: one wrapper around each handler, put together when it is registered.
+
+admission -> caller -> role -> decoding -> customer -> trace and journey -> validation -> deadline -> handler -> status
+
+Nothing is looked up twice and nothing is done for spans that nobody will see: this is paid by every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from time import monotonic, perf_counter
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from opentelemetry import baggage, context, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from shop.access.v1.access_pb2 import ROLE_SERVICE
+
+from services.chassis import telemetry as t
+from services.chassis.access import VISITOR, AccessRule, Caller, TokenVerifier, is_opaque_id, set_caller
+from services.chassis.errors import InvalidInput, Refusal, TooMuch, Unavailable
+from services.chassis.grpc_errors import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    Overloaded,
+    abort,
+    abort_deadline,
+    abort_internal,
+)
+from services.chassis.validation import checker
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 1024 * 1024
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+
+ServerContext = grpc.aio.ServicerContext[bytes, bytes]
+Unary = Callable[[Any], Awaitable[Message]]
+Stream = Callable[[Any], AsyncIterator[Message]]
+
+# An RPC of this name without a `request_id` only reads. All others change something and are always traced.
+_READING = ("Get", "List", "BatchGet", "Watch", "Quote", "Search", "Explain", "Check")
+# Statuses that say something is wrong with us (OpenTelemetry's list for servers); the others are answers.
+_FAILURES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_QUIET: Context = trace.set_span_in_context(t.UNSAMPLED, Context())
+_traceparent = TraceContextTextMapPropagator()
+_baggage = W3CBaggagePropagator()
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def remaining_seconds() -> float | None:
+    """How long the client of the current call still waits; None outside a call, and in a stream. May be negative."""
+    deadline = _deadline.get()
+    return None if deadline is None else deadline - monotonic()
+
+
+class Admission:
+    """Counts the calls that are being handled, and says when there are enough of them."""
+
+    def __init__(self, max_calls: int, max_streams: int, shed: Callable[[], None]) -> None:
+        self.calls = 0
+        self.streams: set[asyncio.Timeout] = set()
+        self._max_calls = max_calls
+        self._max_streams = max_streams
+        self._shed = shed
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self) -> None:
+        """Takes in a unary call. Raises `Overloaded` or, while the server drains, `Unavailable`."""
+        if self._draining:
+            raise _going_away()
+        if self.calls >= self._max_calls:
+            self._shed()
+            raise Overloaded("the server is busy; try again")
+        self.calls += 1
+
+    def leave(self) -> None:
+        """The call is over."""
+        self.calls -= 1
+        self._tell_if_idle()
+
+    def enter_stream(self) -> asyncio.Timeout:
+        """Takes in a stream; returns the scope that ends it when the server drains. Raises as `enter` does."""
+        if self._draining:
+            raise _going_away()
+        if len(self.streams) >= self._max_streams:
+            self._shed()
+            raise Overloaded("the server has too many streams; try again")
+        scope = asyncio.timeout(None)
+        self.streams.add(scope)
+        return scope
+
+    def leave_stream(self, scope: asyncio.Timeout) -> None:
+        """The stream is over."""
+        self.streams.discard(scope)
+        self._tell_if_idle()
+
+    async def drain(self, seconds: float) -> bool:
+        """Takes in nothing more, ends all streams, waits for the calls; False when some did not end in time."""
+        self._draining = True
+        now = asyncio.get_running_loop().time()
+        for scope in self.streams:
+            with suppress(RuntimeError):  # It is ending by itself.
+                scope.reschedule(now)
+        self._idle.clear()
+        self._tell_if_idle()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell_if_idle(self) -> None:
+        if self._draining and not self.calls and not self.streams:
+            self._idle.set()
+
+
+class Rpc:
+    """One RPC of this server, with all that can be known before the first call."""
+
+    def __init__(self, method: MethodDescriptor, telemetry: t.Telemetry, verifier: TokenVerifier) -> None:
+        self.name = f"{method.containing_service.full_name}/{method.name}"
+        self.rule = AccessRule(method)
+        request = GetMessageClass(method.input_type)
+        self.parse = request.FromString
+        self.check = checker(request)
+        fields = method.input_type.fields_by_name
+        self.changes = "request_id" in fields or not method.name.startswith(_READING)
+        # Whom the call is about, if the request says so.
+        self._customer_field = self.rule.customer_field or ("customer_id" if "customer_id" in fields else "")
+        self._telemetry = telemetry
+        self._verifier = verifier
+        self._recorders: dict[str, Callable[[float], None]] = {}
+        self._attributes = {t.RPC_SYSTEM: "grpc", t.RPC_METHOD: self.name}
+
+    async def begin(self, raw: bytes, server: ServerContext) -> tuple[Any, Span | None]:
+        """The request of a caller who may call, and the span if one is recorded. Raises refusals."""
+        authorization = traceparent = carried = journey = None
+        for key, value in server.invocation_metadata() or ():
+            if key == "authorization":
+                authorization = value
+            elif key == "traceparent":
+                traceparent = value
+            elif key == "baggage":
+                carried = value
+            elif key == t.JOURNEY_METADATA:
+                journey = value
+        if authorization is None:
+            caller = VISITOR
+        else:
+            caller = self._verifier.known(str(authorization)) or await self._verifier.verify(str(authorization))
+        self.rule.check_role(caller)
+        if len(raw) > MAX_REQUEST_BYTES:
+            raise TooMuch("the request is too large", reason="REQUEST_TOO_LARGE", limit_bytes=MAX_REQUEST_BYTES)
+        try:
+            request = self.parse(raw)
+        except DecodeError:
+            raise InvalidInput([("", "no valid message of its type")], reason="MALFORMED_REQUEST") from None
+        self.rule.check_customer(caller, request)
+        set_caller(caller)
+
+        journey_id, span = self._join(caller, request, traceparent, carried, journey)
+        if journey_id is not None and caller.role != ROLE_SERVICE:
+            await server.send_initial_metadata(((t.JOURNEY_METADATA, journey_id),))
+        return request, span
+
+    def _join(
+        self, caller: Caller, request: Message, traceparent: Any, carried: Any, journey: Any
+    ) -> tuple[str | None, Span | None]:
+        """Makes the task part of the trace and the journey the call belongs to.
+
+        A service of ours is believed what it carries. Of anybody else's only a well-formed journey id and trace id are
+        taken, not the baggage and not the wish to be recorded.
+        """
+        trusted = caller.role == ROLE_SERVICE
+        parent = _parent(traceparent) if trusted else None
+        if self.changes:
+            recorded = self._telemetry.recording
+        elif trusted and traceparent is not None:
+            recorded = self._telemetry.recording and parent is not None
+        else:
+            ratio = self._telemetry.browsing_sample_ratio
+            recorded = ratio > 0 and random.random() < ratio  # noqa: S311 - a sample, not a secret
+        if recorded and not trusted:
+            parent = _parent(traceparent)
+
+        journey_id, customer_id = self._ids(caller, request, trusted, carried, journey)
+        if not recorded and parent is None and journey_id is None and customer_id is None:
+            context.attach(_QUIET)
+            return None, None
+        joined = t.journey_context(Context(), journey_id, customer_id)
+        if not recorded:
+            passed_on = trace.NonRecordingSpan(parent) if parent is not None else t.UNSAMPLED
+            context.attach(trace.set_span_in_context(passed_on, joined))
+            return journey_id, None
+        if parent is not None:
+            joined = trace.set_span_in_context(trace.NonRecordingSpan(parent), joined)
+        attributes = {**self._attributes, t.CALLER_ROLE: caller.key.partition(":")[0]}
+        if caller.service is not None:
+            attributes[t.CALLER_SERVICE] = caller.service
+        span = self._telemetry.tracer.start_span(self.name, joined, SpanKind.SERVER, attributes)
+        context.attach(trace.set_span_in_context(span, joined))
+        return journey_id, span
+
+    def _ids(
+        self, caller: Caller, request: Message, trusted: bool, carried: Any, journey: Any
+    ) -> tuple[str | None, str | None]:
+        """The ids of journey and customer. A change without a journey begins one."""
+        journey_id = journey if isinstance(journey, str) and t.is_journey(journey) else None
+        customer_id = caller.customer_id
+        if customer_id is None and self._customer_field:
+            named = getattr(request, self._customer_field)
+            customer_id = named if is_opaque_id(named) else None
+        if isinstance(carried, str) and ((trusted and customer_id is None) or journey_id is None):
+            found = _baggage.extract({"baggage": carried}, Context())
+            if journey_id is None:
+                value = baggage.get_baggage(t.JOURNEY_ID, found)
+                journey_id = value if isinstance(value, str) and t.is_journey(value) else None
+            if trusted and customer_id is None:
+                value = baggage.get_baggage(t.CUSTOMER_ID, found)
+                customer_id = value if isinstance(value, str) and is_opaque_id(value) else None
+        if journey_id is None and self.changes:
+            journey_id = t.new_journey()
+        return journey_id, customer_id
+
+    def end(self, status: str, began: float, span: Span | None) -> None:
+        """Notes how the call went."""
+        record = self._recorders.get(status)
+        if record is None:
+            labels = {t.RPC_METHOD: self.name, t.RPC_STATUS: status}
+            record = self._recorders[status] = self._telemetry.durations(t.SERVER_DURATION, labels, "Calls answered.")
+        record(perf_counter() - began)
+        if span is not None:
+            span.set_attribute(t.RPC_STATUS, status)
+            if status in _FAILURES:
+                t.failed(span, status)
+            span.end()
+
+    async def refuse(self, server: ServerContext, refusal: Refusal, span: Span | None) -> NoReturn:
+        """Ends the call with the refusal: an answer, not a failure."""
+        if span is not None:
+            span.set_attribute(t.REFUSAL_REASON, refusal.reason)
+        await abort(server, refusal)
+
+    async def fail(self, server: ServerContext) -> NoReturn:
+        """Ends the call with INTERNAL. What is being handled is logged; the caller gets the id to ask for."""
+        failure = t.current_trace() or uuid4().hex
+        logger.exception("a call failed unforeseen", extra={"rpc": self.name, "failure_id": failure})
+        await abort_internal(server, failure)
+
+
+def unary_handler(
+    rpc: Rpc, method: Unary, admission: Admission, default_deadline_seconds: float
+) -> Callable[[bytes, ServerContext], Awaitable[bytes]]:
+    """The handler of a unary RPC, as grpc.aio wants it, from and to bytes."""
+
+    async def handle(raw: bytes, server: ServerContext) -> bytes:
+        began = perf_counter()
+        status = INTERNAL
+        entered = False
+        span = scope = None
+        try:
+            admission.enter()
+            entered = True
+            request, span = await rpc.begin(raw, server)
+            if rpc.check is not None:
+                rpc.check(request)
+            left: float | None = server.time_remaining()
+            if left is not None:
+                # gRPC itself cancels this task when the client's deadline is over.
+                _deadline.set(monotonic() + left)
+                response = await method(request)
+            else:
+                _deadline.set(monotonic() + default_deadline_seconds)
+                async with asyncio.timeout(default_deadline_seconds) as scope:
+                    response = await method(request)
+            encoded = response.SerializeToString()
+            if len(encoded) > MAX_RESPONSE_BYTES:
+                raise ValueError(f"a response of {len(encoded)} bytes")
+            status = "OK"
+        except Refusal as refusal:
+            status = refusal.status
+            await rpc.refuse(server, refusal, span)
+        except asyncio.CancelledError:
+            status = _why_cancelled(server)
+            if status == INTERNAL:
+                await rpc.fail(server)
+            raise
+        except Exception:
+            if scope is not None and scope.expired():
+                status = DEADLINE_EXCEEDED
+                await abort_deadline(server)
+            await rpc.fail(server)
+        else:
+            return encoded
+        finally:
+            rpc.end(status, began, span)
+            if entered:
+                admission.leave()
+
+    return handle
+
+
+def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[bytes, ServerContext], Awaitable[None]]:
+    """The handler of a server-streaming RPC. A stream has no deadline of ours; it ends when the server drains."""
+
+    async def handle(raw: bytes, server: ServerContext) -> None:
+        began = perf_counter()
+        status = INTERNAL
+        span = scope = None
+        try:
+            scope = admission.enter_stream()
+            async with scope:
+                request, span = await rpc.begin(raw, server)
+                if rpc.check is not None:
+                    rpc.check(request)
+                await _write_all(method(request), server)
+            status = "OK"
+        except Refusal as refusal:
+            status = refusal.status
+            await rpc.refuse(server, refusal, span)
+        except asyncio.CancelledError:
+            status = _why_cancelled(server)
+            if status == INTERNAL:
+                await rpc.fail(server)
+            raise
+        except Exception:
+            if scope is not None and scope.expired():
+                status = Unavailable.status
+                await rpc.refuse(server, _going_away(), span)
+            await rpc.fail(server)
+        finally:
+            rpc.end(status, began, span)
+            if scope is not None:
+                admission.leave_stream(scope)
+
+    return handle
+
+
+async def _write_all(responses: AsyncIterator[Message], server: ServerContext) -> None:
+    try:
+        async for response in responses:
+            await server.write(response.SerializeToString())
+    finally:
+        # A generator that is left in the middle runs its `finally` now, not when it is collected.
+        close = getattr(responses, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _why_cancelled(server: ServerContext) -> str:
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return INTERNAL  # Nobody cancelled the call: something inside it was, by mistake.
+    left: float | None = server.time_remaining()
+    return "CANCELLED" if left is None or left > 0.001 else DEADLINE_EXCEEDED
+
+
+def _going_away() -> Unavailable:
+    return Unavailable("this server is going away; another one will answer", reason="DRAINING")
+
+
+def _parent(traceparent: Any) -> SpanContext | None:
+    """The sampled span a traceparent names; None for one that is malformed, or that nobody recorded.
+
+    What is not recorded has no trace to continue: a change behind it begins one of its own.
+    """
+    if traceparent is None:
+        return None
+    found = trace.get_current_span(_traceparent.extract({"traceparent": str(traceparent)}, Context()))
+    named = found.get_span_context()
+    return named if named.is_valid and named.trace_flags.sampled else None
