@@ -52,8 +52,6 @@ Stream = Callable[[Any], AsyncIterator[Message]]
 
 # An RPC of this name without a `request_id` only reads. All others change something and are always traced.
 _READING = ("Get", "List", "BatchGet", "Watch", "Quote", "Search", "Explain", "Check")
-# Statuses that say something is wrong with us (OpenTelemetry's list for servers); the others are answers.
-_FAILURES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _QUIET: Context = trace.set_span_in_context(t.UNSAMPLED, Context())
 _traceparent = TraceContextTextMapPropagator()
 _baggage = W3CBaggagePropagator()
@@ -247,7 +245,7 @@ class Rpc:
         record(perf_counter() - began)
         if span is not None:
             span.set_attribute(t.RPC_STATUS, status)
-            if status in _FAILURES:
+            if status in t.FAILURE_STATUSES:
                 t.failed(span, status)
             span.end()
 

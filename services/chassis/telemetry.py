@@ -48,6 +48,8 @@ CALLER_ROLE = "shop.caller.role"
 CALLER_SERVICE = "shop.caller.service"
 # The reason of a refusal, such as OUT_OF_STOCK. A refusal is an answer, not a failure of the span.
 REFUSAL_REASON = "shop.refusal.reason"
+# Statuses that say something is wrong with the server (OpenTelemetry's list); the others are answers.
+FAILURE_STATUSES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 # --- attributes of messages (OpenTelemetry conventions for messaging)
 MESSAGING_SYSTEM = "messaging.system"
 MESSAGING_DESTINATION = "messaging.destination.name"
