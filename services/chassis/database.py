@@ -65,10 +65,11 @@ class Transaction:
 class Database:
     """The pool of one service's own database."""
 
-    def __init__(self, url: str, service: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, service: str, *, pool_size: int = 10, acquire_seconds: float = 5) -> None:
         self._url = url
         self.service = service
         self._pool_size = pool_size
+        self._acquire_seconds = acquire_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         # Told after every commit that left facts in the outbox.
         self.wake_relay: Callable[[], None] = lambda: None
@@ -124,7 +125,7 @@ class Database:
         """
         pool = self.pool
         try:
-            connection = await pool.acquire(timeout=5)
+            connection = await pool.acquire(timeout=self._acquire_seconds)
         except TimeoutError:
             raise TooMuch("no database connection became free in time", reason="OVERLOADED") from None
         except OUTAGES as error:
@@ -137,7 +138,7 @@ class Database:
                 try:
                     yield work
                 except BaseException:
-                    if not connection.is_closed():
+                    if not _is_lost(connection):
                         await asyncio.shield(transaction.rollback())
                     raise
                 await asyncio.shield(transaction.commit())
@@ -147,7 +148,7 @@ class Database:
                 raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
             except asyncpg.InterfaceError as error:
                 # asyncpg says so for a connection that was lost, but also for a mistake of ours.
-                if not connection.is_closed():
+                if not _is_lost(connection):
                     raise
                 raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
         finally:
@@ -162,3 +163,11 @@ class Database:
             return await self.pool.fetch(query, *arguments)
         except OUTAGES as error:
             raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool took a connection back that broke while it was lent.
+        return True

@@ -1,0 +1,125 @@
+"""Transactions: cancelled callers leak nothing, races and outages are told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from deploy.local.stack import Stack
+from services.chassis.database import Database
+from services.chassis.errors import Conflict, TooMuch, Unavailable
+
+
+@pytest.fixture(scope="module")
+async def database(infrastructure: Stack) -> AsyncIterator[Database]:
+    opened = Database(infrastructure.database_url("loyalty"), "loyalty", pool_size=4)
+    await opened.open()
+    await opened.pool.execute("CREATE TABLE IF NOT EXISTS trial (id int PRIMARY KEY, n int NOT NULL)")
+    yield opened
+    await opened.pool.execute("DROP TABLE trial")
+    await opened.close()
+
+
+@pytest.fixture(autouse=True)
+async def empty(database: Database) -> None:
+    await database.pool.execute("TRUNCATE trial")
+
+
+async def in_transaction(database: Database) -> int:
+    """Sessions of the pool that are inside a transaction."""
+    rows = await database.fetch(
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'loyalty' AND datname = current_database()"
+        " AND state LIKE 'idle in transaction%'"
+    )
+    found: int = rows[0]["n"]
+    return found
+
+
+async def test_commits_when_the_block_ends_well(database: Database) -> None:
+    after = []
+    async with database.transaction() as tx:
+        await tx.connection.execute("INSERT INTO trial VALUES (1, 1)")
+        tx.after_commit(lambda: after.append("done"))
+        assert not after
+    assert after == ["done"]
+    assert len(await database.fetch("SELECT * FROM trial")) == 1
+
+
+async def test_rolls_back_when_it_raises(database: Database) -> None:
+    after = []
+    with pytest.raises(ValueError, match="no"):
+        async with database.transaction() as tx:
+            await tx.connection.execute("INSERT INTO trial VALUES (1, 1)")
+            tx.after_commit(lambda: after.append("done"))
+            raise ValueError("no")
+    assert not after
+    assert not await database.fetch("SELECT * FROM trial")
+
+
+async def test_a_storm_of_cancellations_leaks_no_connection(database: Database) -> None:
+    async def work(number: int) -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute("INSERT INTO trial VALUES ($1, 1)", number)
+            await tx.connection.execute("SELECT pg_sleep(0.001)")
+
+    for round_number in range(40):
+        tasks = [asyncio.create_task(work(round_number * 10 + number)) for number in range(4)]
+        # Lets them run a different number of steps in each round, then cancels them wherever they are.
+        for _ in range(round_number):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*(work(1000 + number) for number in range(8)))
+    assert await in_transaction(database) == 0
+    assert database.pool.get_size() - database.pool.get_idle_size() == 0
+
+
+async def test_a_lost_race_is_a_conflict(database: Database) -> None:
+    await database.pool.execute("INSERT INTO trial VALUES (1, 1), (2, 1)")
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def lock(one: int, other: int, mine: asyncio.Event, theirs: asyncio.Event) -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute("UPDATE trial SET n = 2 WHERE id = $1", one)
+            mine.set()
+            await theirs.wait()
+            await tx.connection.execute("UPDATE trial SET n = 2 WHERE id = $1", other)
+
+    outcomes = await asyncio.gather(lock(1, 2, first, second), lock(2, 1, second, first), return_exceptions=True)
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 1
+    assert sum(outcome is None for outcome in outcomes) == 1
+
+
+async def test_a_lost_connection_is_an_outage(database: Database) -> None:
+    with pytest.raises(Unavailable) as refused:
+        async with database.transaction() as tx:
+            pid = await tx.connection.fetchval("SELECT pg_backend_pid()")
+            await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
+            await tx.connection.execute("SELECT 1")
+    assert refused.value.reason == "DATABASE_AWAY"
+    async with database.transaction() as tx:
+        assert await tx.connection.fetchval("SELECT 1") == 1
+
+
+async def test_a_mistake_of_ours_is_no_outage(database: Database) -> None:
+    with pytest.raises(asyncpg.InterfaceError):
+        async with database.transaction() as tx:
+            await tx.connection.fetch("SELECT $1::int")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with database.transaction() as tx:
+            await tx.connection.execute("INSERT INTO trial VALUES (1, 1), (1, 1)")
+
+
+async def test_no_free_connection_is_shed(infrastructure: Stack) -> None:
+    small = Database(infrastructure.database_url("loyalty"), "loyalty", pool_size=2, acquire_seconds=0.05)
+    await small.open()
+    async with small.transaction(), small.transaction():
+        with pytest.raises(TooMuch) as refused:
+            async with small.transaction():
+                pass
+    assert refused.value.reason == "OVERLOADED"
+    await small.close()

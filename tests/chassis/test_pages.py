@@ -1,0 +1,54 @@
+"""Page tokens: bound to their question, and nothing but ours is believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shop.inventory.v1 import inventory_pb2 as pb
+
+from services.chassis import pages
+from services.chassis.errors import InvalidInput
+
+
+def question(**fields: object) -> pb.ListLedgerEntriesRequest:
+    return pb.ListLedgerEntriesRequest(sku="a", **fields)  # type: ignore[arg-type]
+
+
+@given(st.text(), st.integers(-(2**62), 2**62))
+def test_a_position_comes_back(text: str, number: int) -> None:
+    token = pages.token(question(), (text, number))
+    # The size of the page may change from page to page.
+    assert pages.position(question(page_token=token, page_size=7), (str, int)) == [text, number]
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert pages.position(question(), (int,)) is None
+
+
+@pytest.mark.parametrize("token", ["x", "????", "AAAA", "é", "A" * 500, pages.token(question(), ("text",))])
+def test_what_is_not_ours_is_refused(token: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        pages.position(question(page_token=token), (int,))
+    assert refused.value.fields[0][0] == "page_token"
+
+
+def test_a_token_of_another_question_is_refused() -> None:
+    token = pages.token(question(), (1,))
+    with pytest.raises(InvalidInput):
+        pages.position(pb.ListLedgerEntriesRequest(sku="b", page_token=token), (int,))
+    with pytest.raises(InvalidInput):
+        pages.position(pb.ListStockLevelsRequest(page_token=token), (int,))
+
+
+@given(st.binary(max_size=60), st.integers(0, 59))
+def test_a_tampered_token_is_refused(noise: bytes, at: int) -> None:
+    token = pages.token(question(), (12345,))
+    at %= len(token)
+    tampered = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
+    with pytest.raises(InvalidInput):
+        pages.position(question(page_token=tampered), (int,))
+
+
+def test_sizes() -> None:
+    assert [pages.size(asked, usual=24, most=100) for asked in (0, 1, 100, 10**9)] == [24, 1, 100, 100]
