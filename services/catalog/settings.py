@@ -1,0 +1,18 @@
+"""What catalog needs to know."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """The chassis' settings, how old the copy of stock may be, and the number that stands on every page."""
+
+    staleness_bound_seconds: float = Field(2, gt=0, description="past this age of its stock copy, inventory is asked")
+    confirm_deadline_seconds: float = Field(0.5, gt=0, description="how long a page waits for inventory's answer")
+    reconcile_seconds: float = Field(60, gt=0, description="time between full comparisons with inventory")
+    hotline_phone_number: str = Field(
+        "+18005550199", pattern=r"^\+[1-9][0-9]{6,14}$", description="E.164 number shown when contact said nothing yet"
+    )
