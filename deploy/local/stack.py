@@ -8,12 +8,14 @@ stack.down()
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,10 @@ class Stack(Addresses):
 
         Raises PortTaken, PartFailed, or JarError; what was started until then keeps running.
         """
+        with self._alone():
+            self._up(progress)
+
+    def _up(self, progress: Progress) -> None:
         began = time.monotonic()
         self._abort.clear()
         parts = {part.name: part for part in self._parts()}
@@ -183,6 +189,13 @@ class Stack(Addresses):
         for name in self.wanted:
             yield self._part(name)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A second `up` of the same stack waits for the first, and then finds everything done."""
+        with (self.state / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _part(self, name: str) -> Part:
         if name in SERVICES:
             needs = tuple(part for part in ("postgres", "kafka") if part in self.wanted)
@@ -214,6 +227,8 @@ class Stack(Addresses):
                 return
             self.supervisor.begin(part.name)
         self._await(part)
+        if self._abort.is_set():
+            return
         part.finish(lambda what: tell(part.name, what))
         if not runs:
             tell(part.name, "ready")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -252,7 +252,7 @@ class Supervisor:
             raise NotRunning("the stack") from None
 
 
-def wait_until(true: Any, seconds: float, otherwise: str) -> None:
+def wait_until(true: Callable[[], bool], seconds: float, otherwise: str) -> None:
     """Poll until `true()` holds. Raises StackError(otherwise) when it does not in time."""
     end = time.monotonic() + seconds
     while not true():
@@ -277,7 +277,7 @@ def _quoted(word: str) -> str:
 
 
 @contextlib.contextmanager
-def _ignoring(*faults: str) -> Any:
+def _ignoring(*faults: str) -> Iterator[None]:
     try:
         yield
     except xmlrpc.client.Fault as fault:
