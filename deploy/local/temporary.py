@@ -12,15 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from .ports import Ports
 from .stack import EVERYTHING, Progress, Stack, silent
+
+PREFIX, OWNER = "shop-", "owner"
 
 
 @contextmanager
 def temporary_stack(parts: Sequence[str] = EVERYTHING, progress: Progress = silent) -> Iterator[Stack]:
     """A stack of these parts, gone afterwards whatever happens: also on Ctrl-C, and when this process is killed."""
+    _sweep()
     # Directly in the temporary directory: a longer path would be too long for the manager's socket.
-    state = Path(tempfile.mkdtemp(prefix="shop-"))
+    state = Path(tempfile.mkdtemp(prefix=PREFIX))
+    (state / OWNER).write_text(str(os.getpid()))
     state.chmod(0o711)  # PostgreSQL runs unprivileged below it when we are root
     stack = Stack(state, Ports.free(), parts, bound_to=os.getpid())
     with _sigterm_unwinds():
@@ -30,6 +36,13 @@ def temporary_stack(parts: Sequence[str] = EVERYTHING, progress: Progress = sile
         finally:
             stack.down()
             shutil.rmtree(state, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what stacks left on disk whose process was killed outright; their parts have ended with it."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
+        if not psutil.pid_exists(int(owner.read_text() or os.getpid())):
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 @contextmanager
