@@ -107,7 +107,10 @@ def lock(part: str) -> None:
     if PARTS[part]:
         wanted = [jar for jars in context.resolver.resolve(wanted) for jar in jars]
     jars = sorted(wanted, key=lambda each: (each.groupId, each.artifactId))
-    JarLock.from_resolved_dependencies(jars, environment_name=spec.name).save(HERE / part / "jgo.lock.toml")
+    file = HERE / part / "jgo.lock.toml"
+    JarLock.from_resolved_dependencies(jars, environment_name=spec.name).save(file)
+    # Without the time of writing: the same jars make the same file.
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("generated")))
 
 
 if __name__ == "__main__":
