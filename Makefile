@@ -99,7 +99,7 @@ check-proto: proto
 		.venv/bin/buf breaking proto/shop.binpb --against $(RELEASED) --path shop --config $(LINTED); fi
 
 check-sql: venv
-	@.venv/bin/squawk $(wildcard services/*/sql/*.sql)
+	@.venv/bin/squawk --assume-in-transaction --pg-version 18.0 $(wildcard services/*/sql/*.sql)
 
 check-cluster: venv
 	@$(RUN) -m deploy.cluster.check
