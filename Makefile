@@ -57,7 +57,7 @@ chaos: proto ## kill, freeze and cut off parts while orders flow, then audit (mi
 	@$(RUN) -m pytest -m long $(ARGS)
 
 map: proto ## print who calls whom and who hears what into the README
-	@$(RUN) -m services.chassis.map
+	@$(RUN) -m deploy.map
 
 proto: venv ## generate code and the descriptor set from the protos, if they changed
 	@$(RUN) proto/generate.py
@@ -99,7 +99,7 @@ check-proto: proto
 		.venv/bin/buf breaking proto/shop.binpb --against $(RELEASED) --path shop --config $(LINTED); fi
 
 check-sql: venv
-	@.venv/bin/squawk --assume-in-transaction --pg-version 18.0 $(wildcard services/*/sql/*.sql)
+	@.venv/bin/squawk $(wildcard services/*/sql/*.sql)
 
 check-cluster: venv
 	@$(RUN) -m deploy.cluster.check

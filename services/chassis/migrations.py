@@ -29,6 +29,8 @@ async def migrate(url: str, folder: Path) -> list[str]:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            # A migration that cannot have its locks soon gives way, rather than stop everybody behind it.
+            await connection.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10min'")
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations ("
                 " name text PRIMARY KEY, digest text NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
