@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,48 @@ from services.chassis.facts import CONTENT_TYPE, Fact
 if TYPE_CHECKING:
     from services.chassis.database import Connection
 
+# The last digit of a trace context's flags, when their lowest bit is set.
+SAMPLED = tuple("13579bdf")
+
 
 async def append(connection: Connection, service: str, facts: Sequence[Fact]) -> None:
     """Writes the facts in their order, in one statement."""
     carried: dict[str, str] = {}
     propagate.inject(carried)
     time = datetime.now(UTC).isoformat()
+    await write(
+        connection,
+        [
+            Row(
+                fact.topic.name,
+                fact.key.encode(),
+                {**headers(fact, service, time), **carried},
+                fact.message.SerializeToString(),
+            )
+            for fact in facts
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message to be sent as it is. The text of a header is its bytes, read as latin-1."""
+
+    topic: str
+    key: bytes | None
+    headers: Mapping[str, str]
+    value: bytes | None
+
+
+async def write(connection: Connection, rows: Sequence[Row]) -> None:
+    """Writes messages in their order, in one statement."""
     await connection.execute(
         "INSERT INTO outbox (topic, key, headers, value)"
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::bytea[])",
-        [fact.topic.name for fact in facts],
-        [fact.key for fact in facts],
-        [json.dumps({**headers(fact, service, time), **carried}) for fact in facts],
-        [fact.message.SerializeToString() for fact in facts],
+        " SELECT * FROM unnest($1::text[], $2::bytea[], $3::json[], $4::bytea[])",
+        [row.topic for row in rows],
+        [row.key for row in rows],
+        [json.dumps(row.headers) for row in rows],
+        [row.value for row in rows],
     )
 
 
@@ -40,3 +70,8 @@ def headers(fact: Fact, service: str, time: str) -> dict[str, str]:
         "ce_time": time,
         "content-type": CONTENT_TYPE,
     }
+
+
+def sampled(headers: Mapping[str, str]) -> bool:
+    """Whether the trace context in the headers says that somebody records."""
+    return headers.get("traceparent", "")[-1:] in SAMPLED

@@ -1,0 +1,292 @@
+"""Consumption: what a service hears from Kafka, through FastStream.
+
+The loop that polls never waits for a handler: it hands messages to lanes (`lanes`), so that a long handler or an outage
+costs the process neither its place in the group nor its other partitions. An offset is committed, by name, only after
+the database has committed what the messages before it did. Why it is built so: decisions/0002-consumers.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from opentelemetry.metrics import Meter, NoOpMeter
+
+from services.chassis import kafka
+from services.chassis.database import Database
+from services.chassis.errors import Unavailable
+from services.chassis.facts import Hears
+from services.chassis.handling import Handling
+from services.chassis.lanes import Counters, Lane
+from services.chassis.waiting import Pause, first_to_end
+
+log = logging.getLogger(__name__)
+
+# How many lanes may use the database at once; the rest of the pool is for those who wait for an answer.
+CONCURRENCY = 4
+ATTEMPTS = 5
+# A lane with more messages than this is not given more, until it has less than that.
+FULL, HUNGRY = 2_000, 500
+COMMIT_SECONDS = 0.05
+CLOSE_SECONDS = 10.0
+# So long may a consumer hear nothing while there is something to hear.
+SILENT_SECONDS = 30.0
+LAG_SECONDS = 5.0
+# Longer than any topic keeps its facts: nothing that old is delivered again.
+INBOX_DAYS = 45
+PRUNE_SECONDS, PRUNE_ROWS = 3600.0, 5_000
+PRUNE = """
+DELETE FROM inbox WHERE ctid IN (
+    SELECT ctid FROM inbox
+    WHERE handle_time < now() - make_interval(days => $1) AND drop_reason IS NULL LIMIT $2)
+RETURNING 1
+"""
+
+
+class Silent(Exception):
+    """The consumer hears nothing although there is something to hear."""
+
+
+class Consumption:
+    """Runs the handlers of one service in this process. Any number of processes may do so at once."""
+
+    def __init__(
+        self,
+        service: str,
+        database: Database,
+        bootstrap: str,
+        hears: Sequence[Hears],
+        app: object,
+        *,
+        meter: Meter | None = None,
+        attempts: int = ATTEMPTS,
+        pause_seconds: tuple[float, float] = (0.1, 2.0),
+        group_instance_id: str | None = None,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
+        """`attempts`: how often a message is tried; `pause_seconds`: first and longest wait between two attempts.
+
+        With a `group_instance_id`, which must be the process's own, a restart within the session timeout moves no
+        partitions.
+        """
+        self._service = service
+        self._database = database
+        self._bootstrap = bootstrap
+        self._handlings = {heard.topic: Handling(service, database, heard, app) for heard in hears}
+        self._counters = Counters(meter or NoOpMeter("consumption"))
+        self._attempts = attempts
+        self._pause_seconds = pause_seconds
+        self._group_instance_id = group_instance_id
+        self._silent_seconds = silent_seconds
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        # By topic and partition; of a topic with a batch handler by topic alone.
+        self._lanes: dict[TopicPartition | str, Lane] = {}
+        self._done: dict[TopicPartition, int] = {}
+        self._progress = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._assigned = asyncio.Event()
+        self._heard_at = 0.0
+        self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to listen, and returns; goes on listening whatever goes away and comes back."""
+        if self._handlings and self._running is None:
+            self._running = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Finishes the transactions in hand, commits, and leaves the group."""
+        self._stopping.set()
+        if self._running is not None:
+            await self._running
+
+    async def assigned(self) -> None:
+        """Returns once this process has been given partitions (perhaps none, if others have them all)."""
+        await self._assigned.wait()
+
+    async def _run(self) -> None:
+        pause = Pause()
+        while not self._stopping.is_set():
+            try:
+                await self._session(pause)
+            except (KafkaError, OSError, Silent) as error:
+                log.warning("consumer starts over", extra={"error": type(error).__name__})
+            except Exception:
+                log.exception("consumer starts over")
+            if not self._stopping.is_set():
+                await pause()
+
+    async def _session(self, pause: Pause) -> None:
+        """One consumer, from joining the group to leaving it."""
+        broker = KafkaBroker(
+            self._bootstrap,
+            client_id=self._service,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            logger=None,
+        )
+        # Without a handler of FastStream's: see the decision.
+        subscriber = broker.subscriber(
+            *self._handlings,
+            batch=True,
+            ack_policy=AckPolicy.MANUAL,
+            group_id=self._service,
+            group_instance_id=self._group_instance_id,
+            listener=_Rebalance(self._close_lanes, self._assigned),
+            **kafka.CONSUMER,
+        )
+
+        self._consumer = lambda: subscriber.consumer
+
+        async def listen() -> None:
+            await broker.start()
+            consumer = subscriber.consumer
+            assert consumer is not None  # noqa: S101
+            self._heard_at = monotonic()
+            pause.reset()
+            await first_to_end(
+                self._poll(consumer), self._commit_often(consumer), self._watch(consumer), self._measure(consumer),
+                self._prune(),
+            )  # fmt: skip
+
+        try:
+            await first_to_end(self._stopping.wait(), listen())
+        finally:
+            await self._close_lanes()
+            await broker.stop()
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            polled: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]]
+            polled = await consumer.getmany(timeout_ms=1_000)
+            if polled:
+                self._heard_at = monotonic()
+            for place, records in polled.items():
+                handling = self._handlings[place.topic]
+                self._lane(place).put([handling.decode(record) for record in records])
+            self._balance(consumer)
+
+    def _lane(self, place: TopicPartition) -> Lane:
+        handling = self._handlings[place.topic]
+        name = place.topic if handling.batch is not None else place
+        if name not in self._lanes:
+            self._lanes[name] = Lane(
+                handling, self._slots, self._counters, self._finished, self._attempts,
+                lambda: Pause(*self._pause_seconds),
+            )  # fmt: skip
+        return self._lanes[name]
+
+    def _balance(self, consumer: AIOKafkaConsumer) -> None:
+        """Fetches no more for lanes that are full, until they are hungry."""
+        paused = consumer.paused()
+        for place in consumer.assignment():
+            lane = self._lanes.get(place) or self._lanes.get(place.topic)
+            waiting = lane.waiting if lane is not None else 0
+            if waiting > FULL and place not in paused:
+                consumer.pause(place)
+            elif waiting < HUNGRY and place in paused:
+                consumer.resume(place)
+
+    def _finished(self, place: TopicPartition, offset: int) -> None:
+        self._done[place] = offset
+        self._progress.set()
+
+    async def _commit_often(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            await self._progress.wait()
+            await self._commit(consumer)
+            self._balance(consumer)
+            await asyncio.sleep(COMMIT_SECONDS)
+
+    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
+        self._progress.clear()
+        assigned = consumer.assignment()
+        offsets = {place: offset for place, offset in self._done.items() if place in assigned}
+        if not offsets:
+            return
+        try:
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError):
+            # The partitions were given to another process. What it handles again finds its inbox row.
+            log.info("offsets were not committed: the group has moved on")
+        self._done = {place: offset for place, offset in self._done.items() if offsets.get(place) != offset}
+
+    async def _close_lanes(self) -> None:
+        """Ends all handling here, and commits how far it came."""
+        lanes, self._lanes = list(self._lanes.values()), {}
+        await asyncio.gather(*(lane.close(CLOSE_SECONDS) for lane in lanes))
+        consumer = self._consumer()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if consumer is not None:
+                    await self._commit(consumer)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("offsets were not committed", extra={"error": type(error).__name__})
+        self._done.clear()
+
+    async def _watch(self, consumer: AIOKafkaConsumer) -> None:
+        """Ends when a lane broke, or when nothing is heard though there is something to hear."""
+        unanswered = 0
+        while True:
+            await asyncio.sleep(min(1.0, self._silent_seconds / 4))
+            if any(lane.ended for lane in self._lanes.values()):
+                raise Silent
+            if monotonic() - self._heard_at < self._silent_seconds:
+                continue
+            idle = [place for place in consumer.assignment() if place not in consumer.paused()]
+            heard_at = self._heard_at
+            try:
+                async with asyncio.timeout(10):
+                    ends: Mapping[TopicPartition, int] = await consumer.end_offsets(idle) if idle else {}
+                    behind = [place for place in idle if await consumer.position(place) < ends[place]]
+            except (KafkaError, IllegalStateError, TimeoutError):
+                # Kafka is away, or partitions move. A silent connection does not pass.
+                unanswered += 1
+                if unanswered < 10:
+                    continue
+                raise Silent from None
+            unanswered = 0
+            if behind and heard_at == self._heard_at:
+                raise Silent
+            self._heard_at = monotonic()
+
+    async def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            for place in consumer.assignment():
+                lane = self._lanes.get(place) or self._lanes.get(place.topic)
+                end = consumer.highwater(place)
+                if end is not None:
+                    behind = max(0, end - await consumer.position(place)) + (lane.waiting if lane is not None else 0)
+                    self._counters.lag.set(behind, {"topic": place.topic, "partition": place.partition})
+            await asyncio.sleep(LAG_SECONDS)
+
+    async def _prune(self) -> None:
+        """Forgets facts that were handled so long ago that they cannot come again."""
+        while True:
+            try:
+                while len(await self._database.fetch(PRUNE, INBOX_DAYS, PRUNE_ROWS)) == PRUNE_ROWS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            except Unavailable:
+                log.info("the inbox is pruned later")
+            await asyncio.sleep(PRUNE_SECONDS)
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Told by aiokafka before the group takes all partitions back, and after it has given them out anew."""
+
+    def __init__(self, revoked: Callable[[], Awaitable[None]], assigned: asyncio.Event) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._assigned.set()

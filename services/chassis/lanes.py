@@ -1,0 +1,274 @@
+"""Lanes: the order in which messages are handled, and what happens when that fails.
+
+A lane handles its messages one after the other; lanes run beside each other. A topic with handlers has a lane for each
+partition, a topic with a batch handler one lane for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import grpc
+from aiokafka import TopicPartition
+from opentelemetry.metrics import Meter
+
+from services.chassis.database import OUTAGES
+from services.chassis.decoding import Letter
+from services.chassis.errors import Conflict, Refusal, TooMuch, Unavailable
+from services.chassis.handling import PARKED_BEHIND, Handling, KeyIsParked
+from services.chassis.waiting import Pause
+
+log = logging.getLogger(__name__)
+
+# Facts in one transaction: enough that its own cost does not show, few enough to be repeated one by one.
+TOGETHER = 100
+BATCH_TOGETHER = 1_000
+RACES = 5
+NEVER_FINISHED = "NEVER_FINISHED"
+
+
+class Counters:
+    """What is measured of consumption."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.handled = meter.create_counter("shop.consumer.handled", "1", "messages that are done with")
+        self.failed = meter.create_counter("shop.consumer.failed", "1", "attempts that failed")
+        self.dead = meter.create_counter("shop.consumer.dead_lettered", "1", "messages moved to a dead-letter topic")
+        self.paused = meter.create_up_down_counter("shop.consumer.paused", "1", "lanes waiting for an outage to end")
+        self.lag = meter.create_gauge("shop.consumer.lag", "1", "messages that are not yet done with")
+
+
+class Lane:
+    """Messages that are handled in order. `done` is told the offset after each that is settled in the database."""
+
+    def __init__(
+        self,
+        handling: Handling,
+        slots: asyncio.Semaphore,
+        counters: Counters,
+        done: Callable[[TopicPartition, int], None],
+        attempts: int,
+        pause: Callable[[], Pause],
+    ) -> None:
+        self.handling = handling
+        # Held while the database works for this lane, and never while it waits.
+        self._slots = slots
+        self._counters = counters
+        self._done = done
+        self._most_attempts = attempts
+        self._pause = pause
+        self._letters: deque[Letter] = deque()
+        self._filled = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._labels = {"topic": handling.topic}
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait here, with those in hand."""
+        return len(self._letters)
+
+    def put(self, letters: Sequence[Letter]) -> None:
+        """Adds messages behind the others."""
+        self._letters.extend(letters)
+        self._filled.set()
+
+    async def close(self, seconds: float) -> None:
+        """Finishes the transaction in hand, at most this long, and forgets the rest. Nothing is `done` afterwards."""
+        self._closing.set()
+        self._filled.set()
+        await asyncio.wait([self._task], timeout=seconds)
+        self._done = lambda partition, offset: None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stopped handling, by `close` or by a mistake of ours."""
+        return self._task.done()
+
+    async def _run(self) -> None:
+        size = BATCH_TOGETHER if self.handling.batch is not None else TOGETHER
+        try:
+            while not self._closing.is_set():
+                if self._letters:
+                    await self._settle([self._letters[n] for n in range(min(size, len(self._letters)))])
+                else:
+                    self._filled.clear()
+                    await self._filled.wait()
+        except _Closed:
+            pass
+        except Exception:
+            log.exception("a lane broke", extra=self._labels)
+
+    async def _settle(self, chunk: Sequence[Letter]) -> None:
+        facts = [letter for letter in chunk if letter.message is not None]
+        if not any(letter.poison for letter in chunk) and (not facts or await self._together(facts)):
+            self._finished(chunk)
+            return
+        for letter in chunk:
+            if self._closing.is_set():
+                return
+            if letter.poison is not None:
+                await self._park(letter, letter.poison, 0)
+            elif letter.message is not None:
+                await self._alone(letter)
+            self._finished([letter])
+
+    def _finished(self, letters: Sequence[Letter]) -> None:
+        for _ in letters:
+            self._letters.popleft()
+        self._counters.handled.add(len(letters), self._labels)
+        lasts = {letter.record.partition: letter.record.offset for letter in letters}
+        for partition, offset in lasts.items():
+            self._done(TopicPartition(self.handling.topic, partition), offset + 1)
+
+    async def _together(self, facts: Sequence[Letter]) -> bool:
+        """Handles all in one transaction. False when they have to be handled one by one."""
+        attempt = _Attempt(self, list({letter.record.partition: letter for letter in reversed(facts)}.values()))
+        while True:
+            try:
+                async with self._slots:
+                    tries, trouble_ahead = await attempt.count()
+                    if tries > 1 or trouble_ahead:
+                        await attempt.uncount()
+                        return False
+                    await self.handling.together(facts)
+            except Exception as error:
+                if not await attempt.passes_by(error):
+                    return False
+            else:
+                return True
+
+    async def _alone(self, letter: Letter) -> None:
+        """Handles one message, in as many attempts as it gets, or moves it to the dead-letter topic."""
+        attempt = _Attempt(self, [letter])
+        pause = self._pause()
+        while True:
+            tries = 0
+            try:
+                async with self._slots:
+                    tries, _ = await attempt.count()
+                    if tries <= self._most_attempts:
+                        await self.handling.together([letter])
+                        return
+                await self._park(letter, NEVER_FINISHED, tries - 1)
+            except KeyIsParked:
+                if not await self._park(letter, PARKED_BEHIND, 0, behind=True):
+                    continue
+            except _Closed:
+                raise
+            except Exception as error:
+                if await attempt.passes_by(error):
+                    continue
+                self._counters.failed.add(1, self._labels)
+                log.warning("handling failed", extra=_where(letter) | {"error": name_of(error), "attempt": tries})
+                if tries < self._most_attempts:
+                    await self.sleep(pause.next())
+                    continue
+                await self._park(letter, name_of(error), tries)
+            return
+
+    async def _park(self, letter: Letter, reason: str, tries: int, *, behind: bool = False) -> bool:
+        """As `Handling.park`, for as long as it takes."""
+        attempt = _Attempt(self, [letter])
+        pause = self._pause()
+        while True:
+            try:
+                async with self._slots:
+                    parked = await self.handling.park(letter, reason, tries, behind=behind)
+            except Exception as error:
+                if not await attempt.passes_by(error):
+                    log.exception("parking failed", extra=_where(letter))
+                    await self.sleep(pause.next())
+            else:
+                if parked:
+                    self._counters.dead.add(1, self._labels | {"reason": reason})
+                    log.error("moved to the dead letters", extra=_where(letter) | {"reason": reason})
+                return parked
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits, unless the lane is to close."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            return
+        raise _Closed
+
+    async def outage(self, seconds: float) -> None:
+        """Waits for an outage to pass."""
+        self._counters.paused.add(1, self._labels)
+        try:
+            await self.sleep(seconds)
+        finally:
+            self._counters.paused.add(-1, self._labels)
+
+
+class _Closed(Exception):
+    """The lane is to close: what is in hand is left to whoever gets the partition next."""
+
+
+class _Attempt:
+    """An attempt to handle: counted before it begins, and not counted when an outage or a lost race ended it."""
+
+    def __init__(self, lane: Lane, firsts: Sequence[Letter]) -> None:
+        self._lane = lane
+        self._firsts = firsts
+        self._counted = False
+        # A count that could not be taken back since the database was away.
+        self._owed = False
+        self._races = 0
+        self._pause = Pause(0.2, 5.0)
+
+    async def count(self) -> tuple[int, bool]:
+        tries, trouble_ahead = await self._lane.handling.count(self._firsts)
+        self._counted = True
+        if self._owed:
+            await self._lane.handling.uncount(self._firsts)
+            self._owed = False
+            tries -= 1
+        return tries, trouble_ahead
+
+    async def uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            try:
+                await self._lane.handling.uncount(self._firsts)
+            except Unavailable:
+                self._owed = True
+
+    async def passes_by(self, error: Exception) -> bool:
+        """Waits out what passes by itself. False when the error is one of the message or of ours."""
+        if is_outage(error):
+            await self.uncount()
+            log.warning("waiting for an outage to pass", extra=_where(self._firsts[0]) | {"error": name_of(error)})
+            await self._lane.outage(self._pause.next())
+            return True
+        if isinstance(error, Conflict) and self._races < RACES:
+            self._races += 1
+            await self.uncount()
+            return True
+        return False
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a part we need is away or overloaded, which has nothing to do with the message."""
+    if isinstance(error, Refusal):
+        return isinstance(error, Unavailable) or (isinstance(error, TooMuch) and error.reason == "OVERLOADED")
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code() is grpc.StatusCode.UNAVAILABLE
+    return isinstance(error, OUTAGES)
+
+
+def name_of(error: BaseException) -> str:
+    """What went wrong, without quoting data."""
+    return error.reason if isinstance(error, Refusal) else type(error).__name__
+
+
+def _where(letter: Letter) -> dict[str, object]:
+    record = letter.record
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset, "fact_id": letter.id}

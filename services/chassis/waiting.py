@@ -1,0 +1,43 @@
+"""Waiting: backoff with jitter, and several works of which the first to end ends all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Pause:
+    """Waits longer each time it is called, up to `most` seconds, with jitter, until it is reset."""
+
+    def __init__(self, first: float = 0.1, most: float = 2.0) -> None:
+        self._first = self._next = first
+        self._most = most
+
+    def reset(self) -> None:
+        """Begins again with the shortest wait."""
+        self._next = self._first
+
+    def next(self) -> float:
+        """The seconds to wait this time."""
+        seconds = self._next * random.uniform(0.5, 1.0)  # noqa: S311
+        self._next = min(self._next * 2, self._most)
+        return seconds
+
+    async def __call__(self) -> None:
+        """Waits."""
+        await asyncio.sleep(self.next())
+
+
+async def first_to_end(*works: Coroutine[Any, Any, Any]) -> None:
+    """Runs all until one ends, cancels the others, and raises what that one raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
