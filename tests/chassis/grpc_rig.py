@@ -182,7 +182,8 @@ class Rig:
 
     async def raw(self, method: str, request: bytes, metadata: Any = (), timeout: float | None = 5) -> bytes:
         """Calls with bytes as they are."""
-        answer: bytes = await self.channel.unary_unary(f"/{method}")(request, metadata=metadata, timeout=timeout)
+        call: Any = self.channel.unary_unary(f"/{method}")
+        answer: bytes = await call(request, metadata=metadata, timeout=timeout)
         return answer
 
 

@@ -39,13 +39,11 @@ ROLES = ("visitor", "customer", "agent", "operator", "service", "stranger servic
 
 def shop_services() -> list[str]:
     """Every service in proto/shop, by the descriptor pool that importing the rig has filled."""
-    files = ("catalog/v1/catalog", "contact/v1/contact", "inventory/v1/inventory")
-    files += ("loyalty/v1/loyalty", "shipping/v1/shipping")
     pool = descriptor_pool.Default()
     return [
         service.full_name
-        for name in files
-        for service in pool.FindFileByName(f"shop/{name}.proto").services_by_name.values()
+        for name in ("catalog", "contact", "inventory", "loyalty", "shipping")
+        for service in pool.FindFileByName(f"shop/{name}/v1/{name}.proto").services_by_name.values()
     ]
 
 
@@ -96,12 +94,12 @@ async def test_every_rpc_times_every_role(issuer: Issuer) -> None:
             path = f"/{method.containing_service.full_name}/{method.name}"
             for role in ROLES:
                 claimed = metadata(role, method)
-                if method.server_streaming:
-                    call: Any = rig.channel.unary_stream(path)(b"", metadata=claimed).read()
-                else:
-                    call = rig.channel.unary_unary(path)(b"", metadata=claimed)
+                channel: Any = rig.channel
                 try:
-                    await call
+                    if method.server_streaming:
+                        await channel.unary_stream(path)(b"", metadata=claimed).read()
+                    else:
+                        await channel.unary_unary(path)(b"", metadata=claimed)
                     got = "in"
                 except Exception as error:
                     code = getattr(error, "code", None)
@@ -162,7 +160,7 @@ class TestCustomers:
             return GetMessageClass(method.output_type)()
 
         async with serving(issuer, stand_in(SHIPPING, ListOrders=ListOrders)) as rig:
-            request = GetMessageClass(method.input_type)(customer_id=customer_id)  # type: ignore[call-arg]
+            request = GetMessageClass(method.input_type)(customer_id=customer_id)
             call = rig.raw(f"{SHIPPING}/ListOrders", request.SerializeToString(), issuer.bearer(role))
             if role == "customer" and customer_id not in ("", "cus_1"):
                 answer = await refused(call)
@@ -193,7 +191,7 @@ class TestTokens:
         public = new_key("k1").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         as_secret = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT","kid":"k1"}').decode() + "." + body
         mac = jwt.utils.base64url_encode(hmac.digest(public, as_secret.encode(), "sha256")).decode()
-        claims = {"role": "customer", "customer_id": "cus_1"}
+        claims: dict[str, Any] = {"role": "customer", "customer_id": "cus_1"}
         return {
             "expired": issuer.token(exp=int(time.time()) - 60, **claims),
             "without expiry": issuer.token(exp=None, **claims),
@@ -249,7 +247,7 @@ class TestTokens:
         caller = await verifier.verify(bearer)
         assert verifier.known(bearer) is caller
         later = time.time() + 700
-        monkeypatch.setattr(access.time, "time", lambda: later)
+        monkeypatch.setattr("services.chassis.access.time.time", lambda: later)
         assert verifier.known(bearer) is None
 
     async def test_the_memory_of_tokens_is_bounded(self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

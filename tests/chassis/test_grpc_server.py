@@ -210,7 +210,7 @@ async def test_too_many_calls_are_shed_but_never_health(issuer: Issuer) -> None:
         held = await _held_call(rig, begun)
         answer = await refused(rig.inventory.ReserveStock(reserve(), metadata=issuer.bearer("service")))
         assert (answer.code, answer.reason, answer.retry_seconds) == ("RESOURCE_EXHAUSTED", "OVERLOADED", 1)
-        health = health_pb2_grpc.HealthStub(rig.channel)
+        health: Any = health_pb2_grpc.HealthStub(rig.channel)
         checked = await health.Check(health_pb2.HealthCheckRequest())
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
         go.set()
@@ -261,9 +261,9 @@ async def test_going_away_finishes_calls_and_sends_streams_elsewhere(issuer: Iss
 
     desk = stand_in(DESK, WatchOffers=WatchOffers)
     async with serving(issuer, stand_in(INVENTORY, ReserveStock=ReserveStock), desk) as rig:
-        health = health_pb2_grpc.HealthStub(rig.channel)
+        health: Any = health_pb2_grpc.HealthStub(rig.channel)
         told = health.Watch(health_pb2.HealthCheckRequest(service=INVENTORY))
-        assert (await told.read()).status == health_pb2.HealthCheckResponse.SERVING  # type: ignore[union-attr]
+        assert (await told.read()).status == health_pb2.HealthCheckResponse.SERVING
         stream = contact_pb2_grpc.DeskServiceStub(rig.channel).WatchOffers(
             contact_pb2.WatchOffersRequest(), metadata=issuer.bearer("agent")
         )
@@ -271,7 +271,7 @@ async def test_going_away_finishes_calls_and_sends_streams_elsewhere(issuer: Iss
         held = await _held_call(rig, begun)
 
         stopping = asyncio.create_task(rig.server.stop())
-        assert (await told.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING  # type: ignore[union-attr]
+        assert (await told.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         answer = await refused(stream.read())
         assert (answer.code, answer.reason, answer.retry_seconds) == ("UNAVAILABLE", "DRAINING", 1)
         assert ended.is_set()
@@ -314,17 +314,17 @@ async def test_a_stream_that_fails_shows_nothing(issuer: Issuer, caplog: pytest.
 
 async def test_health_and_reflection_need_no_token(issuer: Issuer) -> None:
     async with serving(issuer) as rig:
-        health = health_pb2_grpc.HealthStub(rig.channel)
+        health: Any = health_pb2_grpc.HealthStub(rig.channel)
         await rig.server.set_serving(False)
         checked = await health.Check(health_pb2.HealthCheckRequest(service=INVENTORY))
         assert checked.status == health_pb2.HealthCheckResponse.NOT_SERVING
-        reflection = reflection_pb2_grpc.ServerReflectionStub(rig.channel)
+        channel: Any = rig.channel
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
 
         async def ask() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
             yield reflection_pb2.ServerReflectionRequest(list_services="")
 
-        call: Any = reflection.ServerReflectionInfo(ask())  # type: ignore[arg-type]
-        answers = [answer async for answer in call]
+        answers = [answer async for answer in reflection.ServerReflectionInfo(ask())]
         assert INVENTORY in {service.name for service in answers[0].list_services_response.service}
 
 
