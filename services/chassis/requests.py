@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import asyncpg
 from google.protobuf.message import Message
 
 from services.chassis.access import current_caller
@@ -45,16 +46,26 @@ async def once(
         return response
 
 
+async def answered(database: Database, request: Message, response_type: type[R]) -> R | None:
+    """The answer this request got before, if it did: for whoever must call others before the transaction.
+
+    Raises `RequestIdReused` for another body.
+    """
+    rows = await database.fetch(
+        "SELECT body_hash, response FROM requests WHERE caller = $1 AND method = $2 AND request_id = $3", *_key(request)
+    )
+    return response_type.FromString(_same(rows[0], request)) if rows else None
+
+
 async def claim(tx: Transaction, request: Message) -> bytes | None:
     """Marks the request as running in this transaction. Returns the stored answer if it ran before."""
     key = _key(request)
-    body = _body_hash(request)
     # A row that another transaction is writing makes this statement wait for its end.
     claimed = await tx.connection.fetchval(
         "INSERT INTO requests (caller, method, request_id, body_hash, customer_id) VALUES ($1, $2, $3, $4, $5)"
         " ON CONFLICT DO NOTHING RETURNING true",
         *key,
-        body,
+        _body_hash(request),
         getattr(request, "customer_id", None) or None,
     )
     if claimed:
@@ -64,10 +75,7 @@ async def claim(tx: Transaction, request: Message) -> bytes | None:
     )
     if row is None or row["response"] is None:
         raise RuntimeError("a finished request left no answer")
-    if row["body_hash"] != body:
-        raise RequestIdReused([("request_id", "was used before with another request")])
-    stored: bytes = row["response"]
-    return stored
+    return _same(row, request)
 
 
 async def answer(tx: Transaction, request: Message, response: Message) -> None:
@@ -77,6 +85,13 @@ async def answer(tx: Transaction, request: Message, response: Message) -> None:
         *_key(request),
         response.SerializeToString(),
     )
+
+
+def _same(row: asyncpg.Record, request: Message) -> bytes:
+    if row["body_hash"] != _body_hash(request):
+        raise RequestIdReused([("request_id", "was used before with another request")])
+    response: bytes = row["response"]
+    return response
 
 
 def _key(request: Message) -> tuple[str, str, str]:
