@@ -11,7 +11,6 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from time import monotonic, perf_counter
 from typing import Any, NoReturn
@@ -30,11 +29,11 @@ from shop.access.v1.access_pb2 import ROLE_SERVICE
 
 from services.chassis import telemetry as t
 from services.chassis.access import VISITOR, AccessRule, Caller, TokenVerifier, is_opaque_id, set_caller
+from services.chassis.admission import Admission, going_away
 from services.chassis.errors import InvalidInput, Refusal, TooMuch, Unavailable
 from services.chassis.grpc_errors import (
     DEADLINE_EXCEEDED,
     INTERNAL,
-    Overloaded,
     abort,
     abort_deadline,
     abort_internal,
@@ -62,70 +61,6 @@ def remaining_seconds() -> float | None:
     """How long the client of the current call still waits; None outside a call, and in a stream. May be negative."""
     deadline = _deadline.get()
     return None if deadline is None else deadline - monotonic()
-
-
-class Admission:
-    """Counts the calls that are being handled, and says when there are enough of them."""
-
-    def __init__(self, max_calls: int, max_streams: int, shed: Callable[[], None]) -> None:
-        self.calls = 0
-        self.streams: set[asyncio.Timeout] = set()
-        self._max_calls = max_calls
-        self._max_streams = max_streams
-        self._shed = shed
-        self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def enter(self) -> None:
-        """Takes in a unary call. Raises `Overloaded` or, while the server drains, `Unavailable`."""
-        if self._draining:
-            raise _going_away()
-        if self.calls >= self._max_calls:
-            self._shed()
-            raise Overloaded("the server is busy; try again")
-        self.calls += 1
-
-    def leave(self) -> None:
-        """The call is over."""
-        self.calls -= 1
-        self._tell_if_idle()
-
-    def enter_stream(self) -> asyncio.Timeout:
-        """Takes in a stream; returns the scope that ends it when the server drains. Raises as `enter` does."""
-        if self._draining:
-            raise _going_away()
-        if len(self.streams) >= self._max_streams:
-            self._shed()
-            raise Overloaded("the server has too many streams; try again")
-        scope = asyncio.timeout(None)
-        self.streams.add(scope)
-        return scope
-
-    def leave_stream(self, scope: asyncio.Timeout) -> None:
-        """The stream is over."""
-        self.streams.discard(scope)
-        self._tell_if_idle()
-
-    async def drain(self, seconds: float) -> bool:
-        """Takes in nothing more, ends all streams, waits for the calls; False when some did not end in time."""
-        self._draining = True
-        now = asyncio.get_running_loop().time()
-        for scope in self.streams:
-            with suppress(RuntimeError):  # It is ending by itself.
-                scope.reschedule(now)
-        self._idle.clear()
-        self._tell_if_idle()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def _tell_if_idle(self) -> None:
-        if self._draining and not self.calls and not self.streams:
-            self._idle.set()
 
 
 class Rpc:
@@ -340,7 +275,7 @@ def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[
         except Exception:
             if scope is not None and scope.expired():
                 status = Unavailable.status
-                await rpc.refuse(server, _going_away(), span)
+                await rpc.refuse(server, going_away(), span)
             await rpc.fail(server)
         finally:
             rpc.end(status, began, span)
@@ -367,10 +302,6 @@ def _why_cancelled(server: ServerContext) -> str:
         return INTERNAL  # Nobody cancelled the call: something inside it was, by mistake.
     left: float | None = server.time_remaining()
     return "CANCELLED" if left is None or left > 0.001 else DEADLINE_EXCEEDED
-
-
-def _going_away() -> Unavailable:
-    return Unavailable("this server is going away; another one will answer", reason="DRAINING")
 
 
 def _parent(traceparent: Any) -> SpanContext | None:

@@ -16,10 +16,10 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.chassis.access import TokenVerifier
+from services.chassis.admission import Admission
 from services.chassis.grpc_calls import (
     MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
-    Admission,
     Rpc,
     stream_handler,
     unary_handler,

@@ -119,6 +119,17 @@ async def test_a_request_that_is_too_large(issuer: Issuer) -> None:
         assert answer.code == "RESOURCE_EXHAUSTED"
 
 
+async def test_a_response_that_is_too_large_is_our_mistake(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    async def ReserveStock(request: Any) -> Any:
+        reservation = inventory_pb2.Reservation(customer_id="x" * 4_200_000)
+        return inventory_pb2.ReserveStockResponse(reservation=reservation)
+
+    caplog.set_level(logging.CRITICAL)
+    async with serving(issuer, stand_in(INVENTORY, ReserveStock=ReserveStock)) as rig:
+        answer = await refused(rig.inventory.ReserveStock(reserve(), metadata=issuer.bearer("service")))
+        assert (answer.code, answer.reason) == ("INTERNAL", "INTERNAL")
+
+
 async def test_what_nobody_foresaw_shows_nothing(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     async def ReserveStock(request: Any) -> Any:
         raise KeyError("somebody's name")
