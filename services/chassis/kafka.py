@@ -93,6 +93,19 @@ async def is_reachable(bootstrap: str) -> bool:
     return True
 
 
+async def partition_count(bootstrap: str, topic: str) -> int | None:
+    """How many partitions the topic has. None when no broker says so, or there is no such topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
+    try:
+        await admin.start()
+        described = await admin.describe_topics([topic])
+    except (KafkaError, OSError):
+        return None
+    finally:
+        await admin.close()
+    return len(described[0]["partitions"]) or None
+
+
 async def _admin(bootstrap: str) -> AIOKafkaAdminClient:
     while True:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
