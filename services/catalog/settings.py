@@ -10,6 +10,7 @@ from services.chassis.settings import ServiceSettings
 class Settings(ServiceSettings):
     """The chassis' settings, how old the copy of stock may be, and the number that stands on every page."""
 
+    inventory_address: str = Field(min_length=1, description="gRPC target of inventory, such as host:port")
     staleness_bound_seconds: float = Field(2, gt=0, description="past this age of its stock copy, inventory is asked")
     confirm_deadline_seconds: float = Field(0.5, gt=0, description="how long a page waits for inventory's answer")
     reconcile_seconds: float = Field(60, gt=0, description="time between full comparisons with inventory")

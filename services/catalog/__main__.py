@@ -1,0 +1,82 @@
+"""Catalog's composition: what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from services.catalog import consumers, publishes
+from services.catalog.clients import InventoryClient
+from services.catalog.feed_file import import_file
+from services.catalog.freshness import Freshness
+from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
+from services.catalog.hotline import Hotline
+from services.catalog.reconciliation import Reconciliation
+from services.catalog.settings import Settings
+from services.catalog.window import Window
+from services.chassis import kafka
+from services.chassis.grpc_client import Peer
+from services.chassis.grpc_server import Servicer
+from services.chassis.service import Runtime, Service, run
+
+
+class Catalog:
+    """The application object."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings: Settings = runtime.settings
+        meter = runtime.telemetry.meter
+        peer = Peer("inventory", settings.inventory_address, settings, runtime.telemetry)
+        self._inventory = InventoryClient(peer, settings.confirm_deadline_seconds)
+        self._reconcile_seconds = settings.reconcile_seconds
+        self._freshness = Freshness(runtime.database, settings.staleness_bound_seconds)
+        self._reconciliation = Reconciliation(
+            runtime.database,
+            self._inventory,
+            lambda: kafka.partition_count(settings.kafka_bootstrap_servers, consumers.STOCK),
+            meter.create_counter("shop.catalog.drift", description="Places where the copy was wrong, by kind.").add,
+        )
+        window = Window(
+            runtime.database,
+            self._freshness,
+            self._inventory,
+            meter.create_counter("shop.catalog.asked", description="Answers past the bound, by inventory's.").add,
+        )
+        meter.create_observable_gauge("shop.catalog.staleness", [self._staleness], "s", "Age of the copy of stock.")
+        self.hotline = Hotline(runtime.database, settings.hotline_phone_number)
+        self.servicers: Sequence[Servicer] = [
+            ("shop.catalog.v1.CatalogService", CatalogApi(window, self.hotline)),
+            ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database)),
+        ]
+        self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile]
+
+    async def reconcile(self) -> None:
+        """Compares the copy of stock with inventory's own, again and again."""
+        await self._reconciliation.keep_comparing(self._reconcile_seconds)
+
+    async def ready(self) -> None:
+        """Catalog answers once its copy was compared, or could not be for some seconds."""
+        await self._reconciliation.begin()
+
+    async def close(self) -> None:
+        """Closes the connections to inventory."""
+        await self._inventory.close()
+
+    def _staleness(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(self._freshness.age_seconds)]
+
+
+SERVICE = Service(
+    name="catalog",
+    settings=Settings,
+    sql=Path(__file__).parent / "sql",
+    publishes=publishes.PUBLISHES,
+    hears=consumers.HEARS,
+    build=Catalog,
+    commands={"import-products": ("take in a product feed", import_file)},
+)
+
+if __name__ == "__main__":
+    run(SERVICE)

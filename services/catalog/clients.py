@@ -1,0 +1,98 @@
+"""Whom catalog asks while somebody waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1 import inventory_pb2_grpc as rpc
+
+from services.catalog.store import Level
+from services.chassis.grpc_client import Peer
+from services.chassis.values import to_datetime
+
+CALLS = ("inventory",)
+
+# What inventory answers at once, and in one page.
+MOST_SKUS = 500
+PAGE_SIZE = 1000
+PAGE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPage:
+    """Stock levels as they were at a time of inventory's clock."""
+
+    levels: Sequence[Level]
+    next_token: str
+    read_time: datetime
+
+
+class InventoryClient:
+    """Inventory, as catalog asks it."""
+
+    def __init__(self, peer: Peer, deadline_seconds: float) -> None:
+        self._peer = peer
+        self._stub: rpc.InventoryServiceAsyncStub = rpc.InventoryServiceStub(peer.channel)
+        self._deadline = deadline_seconds
+        self._flights: dict[tuple[str, ...], asyncio.Task[dict[str, int]]] = {}
+
+    async def free_now(self, skus: Sequence[str]) -> dict[str, int]:
+        """Free units of each SKU over all locations; a SKU that has none may be missing.
+
+        Callers that ask for the same at the same moment share one call. Raises `Unavailable` when inventory does not
+        answer in time, and what it refuses with.
+        """
+        wanted = tuple(sorted(set(skus)))
+        flight = self._flights.get(wanted)
+        if flight is None:
+            flight = self._flights[wanted] = asyncio.create_task(self._free_now(wanted))
+            flight.add_done_callback(lambda done: self._landed(wanted, done))
+        # A caller who goes away must not take the answer from the others.
+        return await asyncio.shield(flight)
+
+    async def levels_after(self, token: str) -> LevelPage:
+        """A page of all levels. Raises `Unavailable` when inventory does not answer."""
+        answer = await self._peer.call(
+            self._stub.ListStockLevels,
+            pb.ListStockLevelsRequest(page_size=PAGE_SIZE, page_token=token),
+            timeout=PAGE_SECONDS,
+        )
+        return LevelPage(_levels(answer.levels), answer.next_page_token, to_datetime(answer.read_time))
+
+    async def levels_of(self, skus: Sequence[str]) -> LevelPage:
+        """All levels of at most 500 SKUs. Raises `Unavailable` when inventory does not answer."""
+        answer = await self._peer.call(
+            self._stub.BatchGetAvailability, pb.BatchGetAvailabilityRequest(skus=skus), timeout=PAGE_SECONDS
+        )
+        return LevelPage(_levels(answer.levels), "", to_datetime(answer.read_time))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._peer.close()
+
+    async def _free_now(self, skus: Sequence[str]) -> dict[str, int]:
+        # One call but for the largest pages.
+        parts = [skus[start : start + MOST_SKUS] for start in range(0, len(skus), MOST_SKUS)]
+        free: dict[str, int] = {}
+        for answer in await asyncio.gather(*(self._ask(part) for part in parts)):
+            for level in answer.levels:
+                free[level.sku] = free.get(level.sku, 0) + level.free
+        return free
+
+    async def _ask(self, skus: Sequence[str]) -> pb.BatchGetAvailabilityResponse:
+        return await self._peer.call(
+            self._stub.BatchGetAvailability, pb.BatchGetAvailabilityRequest(skus=skus), timeout=self._deadline
+        )
+
+    def _landed(self, wanted: tuple[str, ...], flight: asyncio.Task[dict[str, int]]) -> None:
+        del self._flights[wanted]
+        if not flight.cancelled():
+            flight.exception()  # Looked at, also when every caller has gone.
+
+
+def _levels(levels: Iterable[pb.StockLevel]) -> list[Level]:
+    return [Level(level.sku, level.location, level.version, level.free) for level in levels]

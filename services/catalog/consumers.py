@@ -1,0 +1,38 @@
+"""What catalog hears, and what runs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
+
+from services.catalog import usecases
+from services.catalog.hotline import HEARS_HOTLINE
+from services.catalog.store import Level
+from services.chassis.database import Transaction
+from services.chassis.facts import Heard, Hears
+from services.chassis.values import to_datetime
+
+STOCK = "shop.inventory.stock.v1"
+
+
+async def on_stock(app: object, tx: Transaction, heard: Sequence[Heard[Any]]) -> None:
+    """Levels changed, and all up to some time was told. In any order and any number of times: versions decide."""
+    levels: list[Level] = []
+    watermarks: dict[int, datetime] = {}
+    for fact in heard:
+        message = fact.message
+        if isinstance(message, StockLevelChanged):
+            levels.append(Level(message.sku, message.location, message.version, message.free))
+        elif isinstance(message, StockWatermark):
+            as_of = to_datetime(message.as_of)
+            watermarks[fact.partition] = max(as_of, watermarks.get(fact.partition, as_of))
+    await usecases.hear_stock(tx, levels, watermarks)
+
+
+HEARS = (
+    Hears(STOCK, batch=on_stock, batch_facts=(StockLevelChanged, StockWatermark)),
+    HEARS_HOTLINE,
+)

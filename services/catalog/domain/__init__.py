@@ -1,0 +1,1 @@
+"""What catalog decides, without transport or tables."""

@@ -1,0 +1,46 @@
+"""How old the copy of stock may be at most: read from the database, so that every replica knows, whoever heard it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from time import monotonic
+
+from services.catalog import queries
+from services.chassis.database import Database
+
+# How long one reading serves this process; the time since then counts as age.
+READING_SECONDS = 0.2
+NEVER = datetime.fromtimestamp(0, UTC)
+
+
+class Freshness:
+    """The age of the oldest partition of the copy, against the bound."""
+
+    def __init__(self, database: Database, bound_seconds: float) -> None:
+        self._database = database
+        self._bound = bound_seconds
+        self._oldest = NEVER
+        self._age = float("inf")
+        self._read = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def stale_since(self) -> datetime | None:
+        """None while the copy is within the bound; otherwise the time up to which it was last known to be right."""
+        if monotonic() - self._read >= READING_SECONDS:
+            async with self._reading:
+                if monotonic() - self._read >= READING_SECONDS:
+                    await self._refresh()
+        return None if self.age_seconds <= self._bound else self._oldest
+
+    @property
+    def age_seconds(self) -> float:
+        """How old the copy may be now, by the last reading; infinite when nothing was ever heard."""
+        return self._age + max(0.0, monotonic() - self._read)
+
+    async def _refresh(self) -> None:
+        # The clock is taken before the question, so that the time it takes counts as age.
+        asked = monotonic()
+        oldest, age = await queries.oldest_watermark(self._database)
+        self._oldest, self._age = (oldest, age.total_seconds()) if oldest and age is not None else (NEVER, float("inf"))
+        self._read = asked

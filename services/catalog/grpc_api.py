@@ -1,0 +1,119 @@
+"""Catalog over gRPC: from messages to questions and commands, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import asyncpg
+from google.protobuf.timestamp_pb2 import Timestamp
+from shop.catalog.v1 import catalog_pb2 as pb
+
+from services.catalog import feed_file, queries, usecases
+from services.catalog.domain.feed import category, product_type
+from services.catalog.hotline import Hotline
+from services.catalog.queries import Filters
+from services.catalog.window import ShownAlternative, ShownProduct, Window
+from services.chassis import pages
+from services.chassis.database import Database
+from services.chassis.values import to_money, to_timestamp
+
+
+class CatalogApi:
+    """shop.catalog.v1.CatalogService; what each call promises and refuses stands in its proto."""
+
+    def __init__(self, window: Window, hotline: Hotline) -> None:
+        self._window = window
+        self._hotline = hotline
+
+    async def ListProducts(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
+        size = pages.size(request.page_size, usual=24, most=100)
+        position = pages.position(request, (str,))
+        filters = Filters(
+            request.brand, category(request.product_type), request.size, request.color, request.gender.lower()
+        )
+        page = await self._window.page(filters, str(position[0]) if position else "", size)
+        return pb.ListProductsResponse(
+            products=map(_product, page.products),
+            next_page_token=pages.token(request, (page.last,)) if page.last else "",
+            contact_options=await self._hotline.contact_options(),
+            unconfirmed_since=_since(page.unconfirmed_since),
+        )
+
+    async def GetProduct(self, request: pb.GetProductRequest) -> pb.GetProductResponse:
+        product, alternatives, unconfirmed_since = await self._window.product(request.product_id)
+        return pb.GetProductResponse(
+            product=_product(product),
+            alternatives=_alternatives(alternatives),
+            contact_options=await self._hotline.contact_options(),
+            unconfirmed_since=_since(unconfirmed_since),
+        )
+
+    async def ListAlternatives(self, request: pb.ListAlternativesRequest) -> pb.ListAlternativesResponse:
+        size = pages.size(request.page_size, usual=5, most=20)
+        alternatives, unconfirmed_since = await self._window.alternatives(request.sku, size)
+        return pb.ListAlternativesResponse(
+            alternatives=_alternatives(alternatives),
+            contact_options=await self._hotline.contact_options(),
+            unconfirmed_since=_since(unconfirmed_since),
+        )
+
+
+class CatalogAdminApi:
+    """shop.catalog.v1.CatalogAdminService; what each call promises and refuses stands in its proto."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ImportProducts(self, request: pb.ImportProductsRequest) -> pb.ImportProductsResponse:
+        checked = feed_file.check_rows(request.rows)
+        async with self._database.transaction() as tx:
+            changed = await usecases.import_variants(tx, checked.variants)
+        return pb.ImportProductsResponse(
+            changed=changed,
+            unchanged=len(checked.variants) - changed,
+            problems=checked.problems,
+            unknown_columns=checked.unknown_columns,
+        )
+
+    async def BatchGetVariants(self, request: pb.BatchGetVariantsRequest) -> pb.BatchGetVariantsResponse:
+        rows = await queries.variants(self._database, list(request.skus))
+        return pb.BatchGetVariantsResponse(variants=[_variant(row, row["free"]) for row in rows])
+
+
+def _product(product: ShownProduct) -> pb.Product:
+    head = product.head
+    return pb.Product(
+        product_id=head["product_id"],
+        title=head["product_title"],
+        description=head["product_description"],
+        brand=head["product_brand"],
+        product_type=product_type(head["product_category"]),
+        variants=[_variant(shown.row, shown.free) for shown in product.variants],
+        sold_out=not product.variants,
+    )
+
+
+def _variant(row: asyncpg.Record, free: int) -> pb.Variant:
+    return pb.Variant(
+        sku=row["sku"],
+        product_id=row["product_id"],
+        title=row["title"],
+        price=to_money(row["price"], row["currency"]),
+        color=row["color"],
+        size=row["size"],
+        size_system=row["size_system"],
+        gender=row["gender"],
+        age_group=row["age_group"],
+        gtin=row["gtin"],
+        image_link=row["image_link"],
+        free=free,
+    )
+
+
+def _alternatives(alternatives: Iterable[ShownAlternative]) -> list[pb.Alternative]:
+    return [pb.Alternative(product=_product(each.product), reasons=each.likeness.reasons()) for each in alternatives]
+
+
+def _since(instant: datetime | None) -> Timestamp | None:
+    return to_timestamp(instant) if instant else None

@@ -1,0 +1,210 @@
+"""Catalog's tables, inside a transaction. Locks are taken in one order: feed lock, stock copy, products, variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import asyncpg
+
+from services.catalog.domain.feed import FeedVariant
+from services.catalog.publishes import ListingChanged
+from services.chassis.database import Connection
+
+# Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
+# stock of it, each in a transaction that does not see the other, would both be written and never be added up.
+FEED_LOCK = 5_309_101
+
+FED = {
+    "product_id": "text",
+    "title": "text",
+    "description": "text",
+    "brand": "text",
+    "category": "text",
+    "price": "numeric",
+    "currency": "text",
+    "color": "text",
+    "size": "text",
+    "size_order": "text",
+    "size_system": "text",
+    "gender": "text",
+    "age_group": "text",
+    "gtin": "text",
+    "image_link": "text",
+}
+_FEED = f"json_to_recordset($1::json) AS fed(sku text, {', '.join(f'{name} {kind}' for name, kind in FED.items())})"
+_COLUMNS = ", ".join(FED)
+_DIFFERS = f"({', '.join(f'known.{name}' for name in FED)}) IS DISTINCT FROM ({{0}})"
+
+# What is new or other than it was fed before.
+NEWS = f"""
+SELECT fed.sku FROM {_FEED} LEFT JOIN variants AS known ON known.sku = fed.sku
+WHERE known.sku IS NULL OR {_DIFFERS.format(", ".join(f"fed.{name}" for name in FED))}
+"""
+ADD_PRODUCTS = "INSERT INTO products (product_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
+TAKE_IN = f"""
+INSERT INTO variants AS known (sku, {_COLUMNS}) SELECT sku, {_COLUMNS} FROM {_FEED}
+ON CONFLICT (sku) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in FED)}
+WHERE {_DIFFERS.format(", ".join(f"excluded.{name}" for name in FED))}
+RETURNING sku, product_id, old.product_id AS product_before
+"""
+DESCRIBE = """
+UPDATE products p SET title = first.title, description = first.description, brand = first.brand,
+    category = first.category
+FROM (
+    SELECT DISTINCT ON (product_id) product_id, title, description, brand, category
+    FROM variants WHERE product_id = ANY($1::text[]) ORDER BY product_id, sku
+) AS first
+WHERE p.product_id = first.product_id AND (p.title, p.description, p.brand, p.category)
+    IS DISTINCT FROM (first.title, first.description, first.brand, first.category)
+"""
+HEAR = """
+INSERT INTO stock_copy (sku, location, version, free, heard_time)
+SELECT heard.*, clock_timestamp() FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS heard
+ORDER BY 1, 2
+ON CONFLICT (sku, location) DO UPDATE
+SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
+WHERE excluded.version > stock_copy.version
+RETURNING sku
+"""
+REACH = """
+INSERT INTO watermarks (partition_number, as_of) SELECT * FROM unnest($1::bigint[], $2::timestamptz[])
+ON CONFLICT (partition_number) DO UPDATE SET as_of = excluded.as_of WHERE excluded.as_of > watermarks.as_of
+"""
+# A row that was heard before the question was asked is as old as the answer at most, so the answer replaces it whatever
+# the versions say (higher ones come from before inventory was restored from a backup); a row heard since is replaced
+# only by something newer. A hold that ran out and that inventory has not written down yet makes more units free at the
+# same version ("lapsed"): that is the truth already and the fact that follows has a higher version, so it is taken too.
+# A version that moved without changing `free` (a hold became an order) is not worth a write.
+HEAL = """
+WITH told AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS t(sku, location, version, free)
+), extra AS (
+    DELETE FROM stock_copy c
+    WHERE c.sku = ANY($5::text[]) AND c.heard_time < $6
+        AND NOT EXISTS (SELECT FROM told t WHERE t.sku = c.sku AND t.location = c.location)
+    RETURNING c.sku, CASE WHEN c.free > 0 THEN 'extra' END AS kind
+), healed AS (
+    INSERT INTO stock_copy AS known (sku, location, version, free, heard_time)
+    SELECT told.*, clock_timestamp() FROM told ORDER BY sku, location
+    ON CONFLICT (sku, location) DO UPDATE
+    SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
+    WHERE known.free <> excluded.free AND (known.heard_time < $6 OR excluded.version > known.version)
+    RETURNING new.sku, CASE
+        WHEN old.sku IS NULL THEN CASE WHEN new.free > 0 THEN 'missing' END
+        WHEN old.version < new.version THEN 'stale'
+        WHEN old.version > new.version THEN 'ahead'
+        WHEN old.free < new.free THEN 'lapsed'
+        ELSE 'wrong' END AS kind
+)
+SELECT * FROM extra UNION ALL SELECT * FROM healed
+"""
+DIFFER = """
+SELECT EXISTS (
+    SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS told(sku, location, version, free)
+    LEFT JOIN stock_copy c USING (sku, location) WHERE coalesce(c.free, 0) <> told.free
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Free units of a SKU at a location, as of a version of inventory's."""
+
+    sku: str
+    location: str
+    version: int
+    free: int
+
+
+async def has_news(connection: Connection, variants: Sequence[FeedVariant]) -> bool:
+    """Whether any of these rows would change anything."""
+    return bool(await connection.fetch(NEWS + "LIMIT 1", _json(variants)))
+
+
+async def take_in(connection: Connection, variants: Sequence[FeedVariant]) -> tuple[int, list[ListingChanged]]:
+    """Writes rows of a feed with their products. Returns how many were new or other, and what became of products."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", FEED_LOCK)
+    await connection.execute(ADD_PRODUCTS, sorted({variant.product_id for variant in variants}))
+    changed = await connection.fetch(TAKE_IN, _json(variants))
+    skus = [row["sku"] for row in changed]
+    products = {row["product_id"] for row in changed} | {row["product_before"] for row in changed} - {None}
+    listings = await _refreshed(connection, "SELECT * FROM refresh_window($1)", skus)
+    # A variant that moved to another product leaves one behind that may have nothing else to sell.
+    listings += await _refreshed(connection, "SELECT * FROM refresh_listed($1)", sorted(products))
+    await connection.execute(DESCRIBE, sorted(products))
+    return len(changed), listings
+
+
+async def hear_levels(connection: Connection, levels: Iterable[Level]) -> list[ListingChanged]:
+    """Keeps what is newer than what is known. Each place once. Returns what became of products."""
+    await _share(connection)
+    heard = await connection.fetch(HEAR, *_columns(levels))
+    return await _refreshed(connection, "SELECT * FROM refresh_window($1)", sorted({row["sku"] for row in heard}))
+
+
+async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> None:
+    """Keeps up to when each partition was heard; never goes back."""
+    partitions = sorted(watermarks)
+    await connection.execute(REACH, partitions, [watermarks[partition] for partition in partitions])
+
+
+async def expect_partitions(connection: Connection, count: int) -> None:
+    """Counts partitions that nothing was heard of as never heard, instead of not at all."""
+    await connection.execute(
+        "INSERT INTO watermarks (partition_number, as_of) SELECT n, 'epoch' FROM generate_series(0, $1::bigint - 1) AS n"
+        " ON CONFLICT DO NOTHING",
+        count,
+    )
+
+
+async def reach_all(connection: Connection, as_of: datetime) -> None:
+    """The whole copy was compared with inventory as it was then."""
+    await connection.execute("UPDATE watermarks SET as_of = $1 WHERE as_of < $1", as_of)
+
+
+async def differs(connection: Connection, levels: Sequence[Level]) -> bool:
+    """Whether the copy has another number of free units of any of these."""
+    differs: bool = await connection.fetchval(DIFFER, *_columns(levels))
+    return differs
+
+
+async def heal(
+    connection: Connection, levels: Sequence[Level], complete: Sequence[str], asked: datetime
+) -> tuple[list[str], list[ListingChanged]]:
+    """Makes the copy what inventory said when it was asked at that time of our clock.
+
+    Of the SKUs in `complete` the levels are all there are. Returns the kinds of what was wrong.
+    """
+    await _share(connection)
+    rows = await connection.fetch(HEAL, *_columns(levels), complete, asked)
+    skus = sorted({row["sku"] for row in rows})
+    listings = await _refreshed(connection, "SELECT * FROM refresh_window($1)", skus)
+    return [row["kind"] for row in rows if row["kind"]], listings
+
+
+async def _share(connection: Connection) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", FEED_LOCK)
+
+
+async def _refreshed(connection: Connection, query: str, ids: Sequence[str]) -> list[ListingChanged]:
+    if not ids:
+        return []
+    rows: list[asyncpg.Record] = await connection.fetch(query, ids)
+    return [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
+
+
+def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int]]:
+    levels = tuple(levels)
+    return (
+        [level.sku for level in levels],
+        [level.location for level in levels],
+        [level.version for level in levels],
+        [level.free for level in levels],
+    )
+
+
+def _json(variants: Sequence[FeedVariant]) -> str:
+    return json.dumps([asdict(variant) for variant in variants], default=str)

@@ -1,0 +1,42 @@
+"""What catalog does with what it is told: each saves and appends the facts, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from services.catalog import publishes, store
+from services.catalog.domain.feed import FeedVariant
+from services.catalog.store import Level
+from services.chassis.database import Transaction
+
+
+async def import_variants(tx: Transaction, variants: Sequence[FeedVariant]) -> int:
+    """Takes in rows of a feed. Returns how many were new or other than before."""
+    # Most runs of an import change nothing: those do not stop the hearing of stock.
+    if not variants or not await store.has_news(tx.connection, variants):
+        return 0
+    changed, listings = await store.take_in(tx.connection, variants)
+    await tx.append(map(publishes.listing_changed, listings))
+    return changed
+
+
+async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mapping[int, datetime]) -> None:
+    """Keeps the newest of each place, and how far all of it was heard, which must not be seen without it."""
+    newest: dict[tuple[str, str], Level] = {}
+    for level in levels:
+        known = newest.setdefault((level.sku, level.location), level)
+        if level.version > known.version:
+            newest[level.sku, level.location] = level
+    if newest:
+        listings = await store.hear_levels(tx.connection, newest.values())
+        await tx.append(map(publishes.listing_changed, listings))
+    if watermarks:
+        await store.reach(tx.connection, watermarks)
+
+
+async def heal_stock(tx: Transaction, levels: Sequence[Level], complete: Sequence[str], asked: datetime) -> list[str]:
+    """Makes the copy what inventory said when asked, see `store.heal`. Returns the kind of each wrong place."""
+    kinds, listings = await store.heal(tx.connection, levels, complete, asked)
+    await tx.append(map(publishes.listing_changed, listings))
+    return kinds

@@ -1,0 +1,174 @@
+"""The shop window: what a storefront is shown. Nothing gets past `_confirmed`.
+
+Within the bound the copy of stock answers. Past it inventory is asked for what would be shown, and what it does not
+have any more is taken out; when it does not answer either, the answer says since when it is not confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from services.catalog import queries
+from services.catalog.clients import InventoryClient
+from services.catalog.domain.alternatives import Article, Likeness, nearest
+from services.catalog.freshness import Freshness
+from services.catalog.queries import Filters
+from services.chassis.database import Database
+from services.chassis.errors import NotFound, Refusal
+from services.chassis.grpc_errors import RemoteError
+
+# Products looked at for each way in which one may be like another.
+CANDIDATES = 20
+SOLD_OUT_ALTERNATIVES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A variant that may be shown, and its free units."""
+
+    row: asyncpg.Record
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProduct:
+    """A product with what may be shown of it, by size. `head` is a row with the product's texts."""
+
+    head: asyncpg.Record
+    variants: Sequence[Shown]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAlternative:
+    """A product that is like what was wanted."""
+
+    product: ShownProduct
+    likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the window, and the product it goes on after, if there may be more."""
+
+    products: Sequence[ShownProduct]
+    last: str | None
+    unconfirmed_since: datetime | None
+
+
+class Window:
+    """What can be shipped now."""
+
+    def __init__(
+        self,
+        database: Database,
+        freshness: Freshness,
+        inventory: InventoryClient,
+        count_asked: Callable[[int, dict[str, str]], None],
+    ) -> None:
+        self._database = database
+        self._freshness = freshness
+        self._inventory = inventory
+        self._count_asked = count_asked
+
+    async def page(self, filters: Filters, after: str, size: int) -> Page:
+        """Products by their id, after one."""
+        stale_since = await self._freshness.stale_since()
+        rows = await queries.page(self._database, filters, after, size)
+        listed = _products(rows)
+        confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
+        shown = [ShownProduct(head, _kept(variants, confirmed)) for head, variants in listed]
+        # What is left of a product must still be what was asked for.
+        shown = [product for product in shown if any(one.row["matches"] for one in product.variants)]
+        last = listed[-1][0]["product_id"] if len(listed) == size else None
+        return Page(shown, last, unconfirmed_since)
+
+    async def product(self, product_id: str) -> tuple[ShownProduct, list[ShownAlternative], datetime | None]:
+        """A product, and what is like it when it is sold out. Raises `NotFound`."""
+        stale_since = await self._freshness.stale_since()
+        rows = await queries.product(self._database, product_id)
+        if not rows:
+            raise NotFound("there is no such product", product_id=product_id)
+        # Past the bound all its variants are asked for: one that is back may be shown, too.
+        considered = rows if stale_since else [row for row in rows if row["shown"]]
+        confirmed, unconfirmed_since = await self._confirmed(considered, stale_since)
+        if unconfirmed_since:
+            considered = [row for row in rows if row["shown"]]
+        shown = ShownProduct(rows[0], _kept(considered, confirmed))
+        if shown.variants:
+            return shown, [], unconfirmed_since
+        # Which size was looked for is not known.
+        wanted = _article(rows[0], size="")
+        alternatives, since = await self._alternatives(wanted, SOLD_OUT_ALTERNATIVES, stale_since)
+        return shown, alternatives, unconfirmed_since or since
+
+    async def alternatives(self, sku: str, most: int) -> tuple[list[ShownAlternative], datetime | None]:
+        """What is like a variant, nearest first. Raises `NotFound`."""
+        stale_since = await self._freshness.stale_since()
+        rows = await queries.variants(self._database, [sku])
+        if not rows:
+            raise NotFound("there is no such SKU", sku=sku)
+        return await self._alternatives(_article(rows[0]), most, stale_since)
+
+    async def _alternatives(
+        self, wanted: Article, most: int, stale_since: datetime | None
+    ) -> tuple[list[ShownAlternative], datetime | None]:
+        candidates = set(await queries.near(self._database, wanted, CANDIDATES)) if wanted.size else set()
+        if len(candidates) < most:
+            candidates |= set(await queries.around(self._database, wanted, CANDIDATES))
+        rows = await queries.products(self._database, sorted(candidates))
+        confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
+        shown = {
+            head["product_id"]: ShownProduct(head, kept)
+            for head, variants in _products(rows)
+            if (kept := _kept(variants, confirmed))
+        }
+        in_stock = (_article(one.row) for product in shown.values() for one in product.variants)
+        found = nearest(wanted, in_stock, most)
+        return [ShownAlternative(shown[each.found.product_id], each) for each in found], unconfirmed_since
+
+    async def _confirmed(
+        self, rows: Sequence[asyncpg.Record], stale_since: datetime | None
+    ) -> tuple[dict[str, int], datetime | None]:
+        """Free units of each SKU: by the copy, or past the bound by inventory. And since when not even that is sure."""
+        by_copy = {row["sku"]: row["free"] for row in rows}
+        if stale_since is None or not rows:
+            return by_copy, None
+        try:
+            free = await self._inventory.free_now(list(by_copy))
+        except (Refusal, RemoteError):
+            self._count_asked(1, {"outcome": "unanswered"})
+            return by_copy, stale_since
+        self._count_asked(1, {"outcome": "answered"})
+        return free, None
+
+
+def _products(rows: Iterable[asyncpg.Record]) -> list[tuple[asyncpg.Record, list[asyncpg.Record]]]:
+    """Rows that stand together by product, each with the row that has its texts."""
+    found: list[tuple[asyncpg.Record, list[asyncpg.Record]]] = []
+    for row in rows:
+        if row["nth"] == 1:
+            found.append((row, []))
+        found[-1][1].append(row)
+    return found
+
+
+def _kept(rows: Iterable[asyncpg.Record], free: dict[str, int]) -> list[Shown]:
+    return [Shown(row, free[row["sku"]]) for row in rows if free.get(row["sku"], 0) > 0]
+
+
+def _article(row: asyncpg.Record, *, size: str | None = None) -> Article:
+    return Article(
+        row["product_id"],
+        row["sku"],
+        row["category"],
+        row["brand"],
+        row["color"],
+        row["size"] if size is None else size,
+        row["gender"],
+        row["price"],
+        row["currency"],
+    )
