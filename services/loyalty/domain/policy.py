@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -86,21 +86,6 @@ def next_version(draft: Draft, latest: UpgradePolicy | None, now: datetime) -> U
     )
 
 
-def draft_of(policy: UpgradePolicy, **changed: object) -> Draft:
-    """The draft that would become this policy again, with some fields changed."""
-    draft = Draft(
-        policy.active_from,
-        policy.minimum_tier,
-        policy.minimum_order_value,
-        policy.countries,
-        policy.minimum_days_since_last,
-        policy.unit_cost,
-        policy.monthly_budget,
-        policy.daily_budget,
-    )
-    return replace(draft, **changed)  # type: ignore[arg-type]
-
-
 def _problems(draft: Draft) -> Iterator[tuple[str, str]]:
     if draft.minimum_tier not in list(Tier):
         yield "policy.minimum_tier", f"must be one of {', '.join(tier.name for tier in Tier)}"
@@ -131,7 +116,9 @@ def _money_problems(draft: Draft) -> Iterator[tuple[str, str]]:
         "daily_budget": draft.daily_budget,
     }
     wrong = [
-        (f"policy.{name}", problem) for name, money in amounts.items() if (problem := _amount_problem(name, money))
+        (f"policy.{name}", problem)
+        for name, money in amounts.items()
+        if (problem := _amount_problem(money, required=name != "minimum_order_value"))
     ]
     cost, month, day = draft.unit_cost, draft.monthly_budget, draft.daily_budget
     if not wrong and cost is not None:
@@ -150,9 +137,9 @@ def _money_problems(draft: Draft) -> Iterator[tuple[str, str]]:
         yield "policy.daily_budget", f"{day} are more than the {month} of the month"
 
 
-def _amount_problem(name: str, money: Money | None) -> str | None:
+def _amount_problem(money: Money | None, *, required: bool) -> str | None:
     if money is None:
-        return None if name == "minimum_order_value" else "is missing"
+        return "is missing" if required else None
     if not re.fullmatch("[A-Z]{3}", money.currency):
         return "needs a currency by ISO 4217"
     if money.amount < 0:

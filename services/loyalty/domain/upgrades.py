@@ -1,12 +1,14 @@
 """The one decision on an order: whether it goes overnight, why, and what becomes of its cost.
 
     (none) ──decide──▶ DECLINED
+       │
        └─────decide──▶ RESERVED ──upgraded──▶ SPENT
-                          │                     │
-                          ├──not applied──▶ RETURNED ◀──cancelled──┘
+                           │                    │
+                           └──not applied, ─────┴──▶ RETURNED
+                              cancelled
 
 What shipping says may come twice, in any order, and before the decision: the state is made of *what* was heard, not of
-when. A cancel weighs most (nothing left the house), then an upgrade that was applied.
+when, and only moves to the right. So a cost that was given back is never taken again, when others may have it already.
 """
 
 from __future__ import annotations
@@ -195,11 +197,9 @@ class Upgrade:
 
 def settled(heard: set[Outcome]) -> State:
     """What a granted upgrade has come to."""
-    if Outcome.CANCELLED in heard:
+    if heard & {Outcome.CANCELLED, Outcome.NOT_APPLIED}:
         return State.RETURNED
-    if Outcome.UPGRADED in heard:
-        return State.SPENT
-    return State.RETURNED if Outcome.NOT_APPLIED in heard else State.RESERVED
+    return State.SPENT if Outcome.UPGRADED in heard else State.RESERVED
 
 
 def may_be_granted(order: PlacedOrder, basis: Basis) -> bool:
@@ -253,11 +253,9 @@ def _rules(order: PlacedOrder, basis: Basis) -> Iterator[RuleOutcome]:
         f" {policy.minimum_tier.name} is needed",
     )
     yield _order_value(order, policy)
-    yield RuleOutcome(
-        "COUNTRY",
-        order.country in policy.countries,
-        f"the order goes to {order.country or 'nowhere'}, overnight is given to {', '.join(policy.countries) or 'none'}",
-    )
+    served = ", ".join(policy.countries) or "no country"
+    text = f"the order goes to {order.country}, overnight is given to {served}"
+    yield RuleOutcome("COUNTRY", order.country in policy.countries, text)
     yield _days_since_last(order, policy, basis.last_surprise)
 
 
