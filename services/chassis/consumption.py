@@ -170,7 +170,7 @@ class Consumption:
                 self._heard_at = monotonic()
             for place, records in polled.items():
                 handling = self._handlings[place.topic]
-                self._lane(place).put([handling.decode(record) for record in records])
+                self._lane(place).put([handling.decode(record) for record in records], consumer.highwater(place))
             self._balance(consumer)
 
     def _lane(self, place: TopicPartition) -> Lane:

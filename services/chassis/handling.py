@@ -25,23 +25,13 @@ PARKED_BEHIND = "PARKED_BEHIND"
 
 # Without waiting for the disk: a count that is lost with the whole server is only one more attempt.
 COUNT = """
-WITH quick AS (SELECT set_config('synchronous_commit', 'off', true)),
-counted AS (
-    INSERT INTO attempts (topic, partition_number, message_offset, attempts)
-    SELECT $1, first.partition_number, first.message_offset, 1
-    FROM unnest($2::int[], $3::bigint[]) AS first (partition_number, message_offset), quick
-    ON CONFLICT (topic, partition_number, message_offset) DO UPDATE SET attempts = attempts.attempts + 1
-    RETURNING partition_number, message_offset, attempts
-)
-SELECT max(attempts) AS attempts, EXISTS (
-    SELECT FROM attempts AS later JOIN counted AS c USING (partition_number)
-    WHERE later.topic = $1 AND later.message_offset > c.message_offset
-) AS trouble_ahead FROM counted
+WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO attempts (topic, partition_number, message_offset, attempts) SELECT $1, $2, $3, 1 FROM quick
+ON CONFLICT (topic, partition_number, message_offset) DO UPDATE SET attempts = attempts.attempts + 1
+RETURNING attempts
 """
 UNCOUNT = """
-UPDATE attempts AS a SET attempts = a.attempts - 1
-FROM unnest($2::int[], $3::bigint[]) AS first (partition_number, message_offset)
-WHERE a.topic = $1 AND a.partition_number = first.partition_number AND a.message_offset = first.message_offset
+UPDATE attempts SET attempts = attempts - 1 WHERE topic = $1 AND partition_number = $2 AND message_offset = $3
 """
 FINISH = """
 DELETE FROM attempts AS a USING unnest($2::int[], $3::bigint[]) AS last (partition_number, message_offset)
@@ -81,34 +71,32 @@ class Handling:
         """Reads a message of the topic."""
         return decode(record, self._kinds)
 
-    async def count(self, firsts: Sequence[Letter]) -> tuple[int, bool]:
-        """Counts that handling begins at these positions, one of each partition.
+    async def count(self, letter: Letter) -> int:
+        """Counts that an attempt begins, and returns how many have begun. Handling it takes the count away."""
+        tries: int = (await self._quickly(COUNT, letter))[0]["attempts"]
+        return tries
 
-        Returns how often it began there, and whether a later position was begun and not finished.
-        """
-        row = (await self._quickly(COUNT, firsts))[0]
-        return row["attempts"], row["trouble_ahead"]
-
-    async def uncount(self, firsts: Sequence[Letter]) -> None:
+    async def uncount(self, letter: Letter) -> None:
         """Takes back the last count: what happened was no attempt."""
-        await self._quickly(UNCOUNT, firsts)
+        await self._quickly(UNCOUNT, letter)
 
-    async def _quickly(self, query: str, firsts: Sequence[Letter]) -> list[asyncpg.Record]:
+    async def _quickly(self, query: str, letter: Letter) -> list[asyncpg.Record]:
         try:
-            return await self.database.fetch(query, self.topic, *_places(firsts))
+            return await self.database.fetch(query, self.topic, letter.record.partition, letter.record.offset)
         except asyncpg.InterfaceError as error:  # what asyncpg says of a connection that is gone already
             raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
 
-    async def together(self, letters: Sequence[Letter]) -> int:
-        """Handles all in one transaction, and returns how many were new. All or nothing.
+    async def together(self, letters: Sequence[Letter], *, counted: bool = False) -> None:
+        """Handles all in one transaction: all or nothing. Takes away the count if there is one.
 
         Raises `KeyIsParked` when the key of one is parked, and what a handler raises.
         """
         if self.batch is not None:
             async with self.database.transaction() as work:
-                await work.connection.execute(FINISH, self.topic, *_places(letters))
+                if counted:
+                    await work.connection.execute(FINISH, self.topic, *_places(letters))
                 await self._call_batch(work, letters)
-            return len(letters)
+            return
         async with self.database.transaction() as work:
             new = await self._take(work.connection, letters)
             # Only after the inbox rows: they wait for another process that parks one of these just now.
@@ -118,7 +106,6 @@ class Handling:
                 if letter.id in new:
                     new.discard(letter.id)  # the same fact may stand in a topic twice
                     await self._call(work, letter)
-        return len(letters)
 
     async def park(self, letter: Letter, reason: str, attempts: int, *, behind: bool = False) -> bool:
         """Moves the message to the dead-letter topic, and makes later ones of its key wait behind it.

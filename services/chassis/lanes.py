@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 
 import grpc
 from aiokafka import TopicPartition
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 # Facts in one transaction: enough that its own cost does not show, few enough to be repeated one by one.
 TOGETHER = 100
 BATCH_TOGETHER = 1_000
+# More than a process can have handled and not committed. Were it less, only more restarts would be needed.
+CAREFUL = 50
 RACES = 5
 NEVER_FINISHED = "NEVER_FINISHED"
 
@@ -61,6 +64,9 @@ class Lane:
         self._most_attempts = attempts
         self._pause = pause
         self._letters: deque[Letter] = deque()
+        # By partition. Messages before this offset may have been tried by another process, which may have died of
+        # them: they go alone, and are counted before they are tried. What comes later was never tried before.
+        self._careful_until: dict[int, int] = {}
         self._filled = asyncio.Event()
         self._closing = asyncio.Event()
         self._labels = {"topic": handling.topic}
@@ -71,8 +77,11 @@ class Lane:
         """How many messages wait here, with those in hand."""
         return len(self._letters)
 
-    def put(self, letters: Sequence[Letter]) -> None:
-        """Adds messages behind the others."""
+    def put(self, letters: Sequence[Letter], end: int) -> None:
+        """Adds messages of one partition behind the others. `end`: where the partition ended just now."""
+        first = letters[0].record
+        if first.partition not in self._careful_until:
+            self._careful_until[first.partition] = min(first.offset + CAREFUL, end)
         self._letters.extend(letters)
         self._filled.set()
 
@@ -91,32 +100,41 @@ class Lane:
         return self._task.done()
 
     async def _run(self) -> None:
-        size = BATCH_TOGETHER if self.handling.batch is not None else TOGETHER
         try:
             while not self._closing.is_set():
-                if self._letters:
-                    await self._settle([self._letters[n] for n in range(min(size, len(self._letters)))])
-                else:
+                if not self._letters:
                     self._filled.clear()
                     await self._filled.wait()
+                    continue
+                letters = self._next()
+                if not letters:
+                    await self._settle_alone(self._letters[0])
+                elif not any(letter.message is not None for letter in letters) or await self._together(letters):
+                    self._finished(letters)
+                else:
+                    for letter in letters:
+                        await self._settle_alone(letter)
         except _Closed:
             pass
         except Exception:
             log.exception("a lane broke", extra=self._labels)
 
-    async def _settle(self, chunk: Sequence[Letter]) -> None:
-        facts = [letter for letter in chunk if letter.message is not None]
-        if not any(letter.poison for letter in chunk) and (not facts or await self._together(facts)):
-            self._finished(chunk)
-            return
-        for letter in chunk:
-            if self._closing.is_set():
-                return
-            if letter.poison is not None:
-                await self._park(letter, letter.poison, 0)
-            elif letter.message is not None:
-                await self._alone(letter)
-            self._finished([letter])
+    def _next(self) -> list[Letter]:
+        """The next messages that can be handled in one transaction; none when the first goes alone."""
+        size = BATCH_TOGETHER if self.handling.batch is not None else TOGETHER
+        return list(takewhile(self._is_easy, islice(self._letters, size)))
+
+    def _is_easy(self, letter: Letter) -> bool:
+        return letter.poison is None and letter.record.offset >= self._careful_until[letter.record.partition]
+
+    async def _settle_alone(self, letter: Letter) -> None:
+        if self._closing.is_set():
+            raise _Closed
+        if letter.poison is not None:
+            await self._park(letter, letter.poison, 0)
+        elif letter.message is not None:
+            await self._alone(letter)
+        self._finished([letter])
 
     def _finished(self, letters: Sequence[Letter]) -> None:
         for _ in letters:
@@ -126,34 +144,31 @@ class Lane:
         for partition, offset in lasts.items():
             self._done(TopicPartition(self.handling.topic, partition), offset + 1)
 
-    async def _together(self, facts: Sequence[Letter]) -> bool:
+    async def _together(self, letters: Sequence[Letter]) -> bool:
         """Handles all in one transaction. False when they have to be handled one by one."""
-        attempt = _Attempt(self, list({letter.record.partition: letter for letter in reversed(facts)}.values()))
+        facts = [letter for letter in letters if letter.message is not None]
+        attempt = _Attempt(self)
         while True:
             try:
                 async with self._slots:
-                    tries, trouble_ahead = await attempt.count()
-                    if tries > 1 or trouble_ahead:
-                        await attempt.uncount()
-                        return False
                     await self.handling.together(facts)
             except Exception as error:
-                if not await attempt.passes_by(error):
+                if not await attempt.passes_by(error, facts[0]):
                     return False
             else:
                 return True
 
     async def _alone(self, letter: Letter) -> None:
         """Handles one message, in as many attempts as it gets, or moves it to the dead-letter topic."""
-        attempt = _Attempt(self, [letter])
+        attempt = _Attempt(self)
         pause = self._pause()
         while True:
             tries = 0
             try:
                 async with self._slots:
-                    tries, _ = await attempt.count()
+                    tries = await attempt.count(letter)
                     if tries <= self._most_attempts:
-                        await self.handling.together([letter])
+                        await self.handling.together([letter], counted=True)
                         return
                 await self._park(letter, NEVER_FINISHED, tries - 1)
             except KeyIsParked:
@@ -162,7 +177,7 @@ class Lane:
             except _Closed:
                 raise
             except Exception as error:
-                if await attempt.passes_by(error):
+                if await attempt.passes_by(error, letter):
                     continue
                 self._counters.failed.add(1, self._labels)
                 log.warning("handling failed", extra=_where(letter) | {"error": name_of(error), "attempt": tries})
@@ -174,14 +189,14 @@ class Lane:
 
     async def _park(self, letter: Letter, reason: str, tries: int, *, behind: bool = False) -> bool:
         """As `Handling.park`, for as long as it takes."""
-        attempt = _Attempt(self, [letter])
+        attempt = _Attempt(self)
         pause = self._pause()
         while True:
             try:
                 async with self._slots:
                     parked = await self.handling.park(letter, reason, tries, behind=behind)
             except Exception as error:
-                if not await attempt.passes_by(error):
+                if not await attempt.passes_by(error, letter):
                     log.exception("parking failed", extra=_where(letter))
                     await self.sleep(pause.next())
             else:
@@ -215,44 +230,43 @@ class _Closed(Exception):
 class _Attempt:
     """An attempt to handle: counted before it begins, and not counted when an outage or a lost race ended it."""
 
-    def __init__(self, lane: Lane, firsts: Sequence[Letter]) -> None:
+    def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._firsts = firsts
         self._counted = False
         # A count that could not be taken back since the database was away.
         self._owed = False
         self._races = 0
         self._pause = Pause(0.2, 5.0)
 
-    async def count(self) -> tuple[int, bool]:
-        tries, trouble_ahead = await self._lane.handling.count(self._firsts)
+    async def count(self, letter: Letter) -> int:
+        tries = await self._lane.handling.count(letter)
         self._counted = True
         if self._owed:
-            await self._lane.handling.uncount(self._firsts)
+            await self._lane.handling.uncount(letter)
             self._owed = False
             tries -= 1
-        return tries, trouble_ahead
+        return tries
 
-    async def uncount(self) -> None:
-        if self._counted:
-            self._counted = False
-            try:
-                await self._lane.handling.uncount(self._firsts)
-            except Unavailable:
-                self._owed = True
-
-    async def passes_by(self, error: Exception) -> bool:
+    async def passes_by(self, error: Exception, letter: Letter) -> bool:
         """Waits out what passes by itself. False when the error is one of the message or of ours."""
         if is_outage(error):
-            await self.uncount()
-            log.warning("waiting for an outage to pass", extra=_where(self._firsts[0]) | {"error": name_of(error)})
+            await self._uncount(letter)
+            log.warning("waiting for an outage to pass", extra=_where(letter) | {"error": name_of(error)})
             await self._lane.outage(self._pause.next())
             return True
         if isinstance(error, Conflict) and self._races < RACES:
             self._races += 1
-            await self.uncount()
+            await self._uncount(letter)
             return True
         return False
+
+    async def _uncount(self, letter: Letter) -> None:
+        if self._counted:
+            self._counted = False
+            try:
+                await self._lane.handling.uncount(letter)
+            except Unavailable:
+                self._owed = True
 
 
 def is_outage(error: BaseException) -> bool:

@@ -324,6 +324,7 @@ class _Session:
 
 async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Waits until nobody else holds the lock. (A blocking wait would keep a snapshot, and the outbox from vacuum.)"""
-    await connection.execute(f"SET idle_session_timeout = {SILENT_MS}")
+    # Deleting need not wait for the disk: what a crash of the server brings back is sent twice.
+    await connection.execute(f"SET idle_session_timeout = {SILENT_MS}; SET synchronous_commit = off")
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
         await asyncio.sleep(STANDBY_SECONDS)
