@@ -1,0 +1,1 @@
+"""Contact: the hotline, and what happened between us and a customer."""

@@ -1,0 +1,199 @@
+"""Who rings where and when, on real rows: 0 s and 5 s one desk, 10 s all, 15 s the miss."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from shop.contact.v1 import contact_pb2 as pb
+from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE
+
+from services.chassis.database import Database
+from services.contact.domain.routing import AgentBusy, OfferGone, OfferNotFound
+from tests.contact.conftest import Replica, facts, offer_at, pass_time, ringing, told
+
+
+async def test_one_desk_then_another_then_all_then_the_miss_and_on(replica: Replica, database: Database) -> None:
+    agents = ("ada", "bea", "cora")
+    for agent_id in agents:
+        await replica.agent(agent_id)
+    await replica.press("cus_1")
+
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "ada")]
+    await pass_time(database, 5, alive=agents)
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "bea")]
+    await pass_time(database, 5, alive=agents)
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "ada"), ("cus_1", "bea"), ("cus_1", "cora")]
+    assert await facts(database, "AnswerPromiseMissed") == 0
+    await pass_time(database, 5.1, alive=agents)
+    await replica.route()
+    await replica.route()
+    assert await facts(database, "AnswerPromiseMissed") == 1
+    assert len(await ringing(database)) == 3
+
+
+async def test_customers_come_in_the_order_of_their_waiting(replica: Replica, database: Database) -> None:
+    for number in range(3):
+        await replica.press(f"cus_{number}")
+    await replica.agent("ada")
+    await replica.route()
+    assert await ringing(database) == [("cus_0", "ada")]
+
+
+async def test_agents_come_longest_since_their_last_completed_contact_first(
+    replica: Replica, database: Database
+) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    await replica.press("cus_1")
+    await replica.route()
+    contact = await replica.accept("ada", await offer_at(database, "ada"))
+    await replica.complete("ada", contact.contact_id)
+    # Bea lets one ring: that neither improves nor spoils her rank.
+    await replica.press("cus_2")
+    await replica.route()
+    assert await ringing(database) == [("cus_2", "bea")]
+    await pass_time(database, 5, alive=("ada", "bea"))
+    await replica.route()
+    assert await ringing(database) == [("cus_2", "ada")]
+    await replica.press("cus_3")
+    await replica.route()
+    assert await ringing(database) == [("cus_2", "ada"), ("cus_3", "bea")]
+
+
+async def test_a_desk_that_died_while_ringing_loses_the_offer_before_its_time(
+    replica: Replica, database: Database
+) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    await pass_time(database, 4, alive=("bea",))
+    await replica.press("cus_1")
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "ada")]
+    await pass_time(database, 2.5, alive=("bea",))  # the last heartbeat of ada is 6.5 s old, the offer 2.5 s
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "bea")]
+
+
+@pytest.mark.parametrize("status", [pb.AGENT_STATUS_AWAY, pb.AGENT_STATUS_OFF])
+async def test_who_goes_away_is_not_rung_and_what_rings_goes_on_to_the_next(
+    replica: Replica, database: Database, status: pb.AgentStatus.ValueType
+) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    await replica.press("cus_1")
+    await replica.route()
+    await replica.status("ada", status)
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "bea")]
+
+
+async def test_a_channel_rings_only_where_it_is_taken(replica: Replica, database: Database) -> None:
+    await replica.agent("ada", CHANNEL_PHONE)
+    await replica.agent("bea", CHANNEL_CHAT)
+    for number in range(3):
+        await replica.press(f"phone_{number}", CHANNEL_PHONE)
+    await replica.press("cus_chat", CHANNEL_CHAT)
+    await replica.route()
+    assert await ringing(database) == [("phone_0", "ada"), ("cus_chat", "bea")]
+
+
+async def test_decline_passes_on_and_leaves_that_desk_alone_for_a_while(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    declined = await replica.decline("ada", await offer_at(database, "ada"))
+    assert declined.state == pb.OFFER_STATE_DECLINED
+    await replica.route()
+    assert await ringing(database) == []
+    await pass_time(database, 5, alive=("ada",))
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "ada")]
+
+
+async def test_first_accept_wins_and_the_others_are_rescinded(replica: Replica, database: Database) -> None:
+    agents = [f"agent_{number}" for number in range(8)]
+    for agent_id in agents:
+        await replica.agent(agent_id)
+    await replica.press("cus_1")
+    await pass_time(database, 10, alive=tuple(agents))
+    await replica.route()
+    offers = {agent_id: await offer_at(database, agent_id) for agent_id in agents}
+    results = await asyncio.gather(
+        *(replica.accept(agent_id, offer) for agent_id, offer in offers.items()), return_exceptions=True
+    )
+    won = [result for result in results if isinstance(result, pb.Contact)]
+    assert len(won) == 1
+    assert won[0].state == pb.CONTACT_STATE_TALKING
+    lost = [result for result in results if isinstance(result, OfferGone)]
+    assert len(lost) == 7
+    assert {refusal.details["state"] for refusal in lost} == {"rescinded"}
+    states = await database.pool.fetch("SELECT state, count(*) FROM offers GROUP BY state ORDER BY state")
+    assert [tuple(row) for row in states] == [("accepted", 1), ("rescinded", 7)]
+
+
+async def test_an_agent_takes_one_of_the_contacts_that_ring(replica: Replica, database: Database) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    for number in range(2):
+        await replica.press(f"cus_{number}")
+    await pass_time(database, 10, alive=("ada", "bea"))
+    await replica.route()
+    assert len(await ringing(database)) == 4
+    both = [await offer_at(database, "ada", f"cus_{number}") for number in range(2)]
+    results = await asyncio.gather(*(replica.accept("ada", offer) for offer in both), return_exceptions=True)
+    assert sum(isinstance(result, pb.Contact) for result in results) == 1
+    assert sum(isinstance(result, AgentBusy | OfferGone) for result in results) == 1
+    await replica.route()
+    assert [agent_id for _, agent_id in await ringing(database)] == ["bea"]
+
+
+async def test_an_expired_offer_cannot_be_accepted_also_when_nobody_swept(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    offer = await offer_at(database, "ada")
+    await pass_time(database, 5, alive=("ada",))
+    with pytest.raises(OfferGone) as refusal:
+        await replica.accept("ada", offer)
+    assert refusal.value.details["state"] == "timed_out"
+    with pytest.raises(OfferGone):
+        await replica.decline("ada", offer)
+
+
+async def test_anothers_offer_is_not_found(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    offer = await offer_at(database, "ada")
+    for attempt in (replica.accept("mallory", offer), replica.decline("mallory", offer), replica.accept("ada", "off")):
+        with pytest.raises(OfferNotFound):
+            await attempt
+    assert await ringing(database) == [("cus_1", "ada")]
+
+
+async def test_a_repeated_accept_gets_the_same_answer(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    offer = await offer_at(database, "ada")
+    first = await replica.accept("ada", offer, request="accept-it-once")
+    assert await replica.accept("ada", offer, request="accept-it-once") == first
+    with pytest.raises(OfferGone) as refusal:
+        await replica.accept("ada", offer)
+    assert refusal.value.details["state"] == "accepted"
+    assert await told(database, "cus_1") == ["contact_pressed", "contact_answered"]
+
+
+async def test_a_long_queue_rings_the_longest_waiting_at_the_one_desk_that_is_free(
+    replica: Replica, database: Database
+) -> None:
+    for number in range(30):
+        await replica.press(f"cus_{number:02}")
+    await pass_time(database, 60)
+    await replica.agent("ada")
+    await replica.route()
+    assert await ringing(database) == [("cus_00", "ada")]
