@@ -13,7 +13,7 @@ import logging
 import re
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -128,19 +128,37 @@ def caller_of(claims: Mapping[str, Any]) -> Caller:
     )
 
 
+def service_of(claims: Mapping[str, Any], prefix: str) -> Caller:
+    """The service that a workload token names: its subject is the prefix and the service's name, and nothing else."""
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject.startswith(prefix):
+        raise NotAuthenticated("the token names no service of ours")
+    return caller_of({"role": "service", "service": subject.removeprefix(prefix)})
+
+
 class TokenVerifier:
-    """Turns the `authorization` of a call into a caller."""
+    """Turns the `authorization` of a call into a caller.
+
+    People's tokens come from one issuer. Services' tokens may come from the platform they run on instead (Kubernetes
+    signs projected service account tokens): then only that issuer can name a service, and it can name nobody else.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._issuer = settings.token_issuer
         self._audience = settings.token_audience
-        self._jwks_url = settings.jwks_url
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._not_before = 0.0
-        self._fetched = 0.0
-        self._fetching: asyncio.Task[None] | None = None
         # Verified tokens, oldest first, with the time until which they hold.
         self._callers: dict[str, tuple[float, Caller]] = {}
+        self._issuers = {settings.token_issuer: (_Keys(settings.jwks_url, self._callers.clear), caller_of)}
+        if settings.workload_issuer and settings.workload_jwks_url:
+            prefix = settings.workload_subject_prefix
+            self._issuers[settings.token_issuer] = (self._issuers[settings.token_issuer][0], _person_of)
+            self._issuers[settings.workload_issuer] = (
+                _Keys(settings.workload_jwks_url, self._callers.clear),
+                lambda claims: service_of(claims, prefix),
+            )
+
+    def keys_of(self, issuer: str) -> _Keys:
+        """The keys of an issuer that is believed."""
+        return self._issuers[issuer][0]
 
     def known(self, authorization: str) -> Caller | None:
         """The caller of a token that was verified before and still holds; costs next to nothing."""
@@ -163,13 +181,17 @@ class TokenVerifier:
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_LENGTH:
             raise NotAuthenticated("the authorization is no bearer token")
         try:
-            key = await self._key(str(jwt.get_unverified_header(token).get("kid", "")))
+            # Which keys to try is all that is believed before the signature is checked.
+            issuer = str(jwt.decode(token, options={"verify_signature": False}).get("iss", ""))
+            if issuer not in self._issuers:
+                raise NotAuthenticated("the token is not valid")
+            keys, caller_from = self._issuers[issuer]
             claims = jwt.decode(
                 token,
-                key,
+                await keys.key(str(jwt.get_unverified_header(token).get("kid", ""))),
                 algorithms=_ALGORITHMS,
                 audience=self._audience,
-                issuer=self._issuer,
+                issuer=issuer,
                 leeway=_LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud"]},
             )
@@ -178,13 +200,34 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError):
             # What exactly is wrong helps only those who forge.
             raise NotAuthenticated("the token is not valid") from None
-        caller = caller_of(claims)
+        caller = caller_from(claims)
         if len(self._callers) >= _KNOWN_TOKENS:
             del self._callers[next(iter(self._callers))]
         self._callers[authorization] = (float(claims["exp"]) + _LEEWAY_SECONDS, caller)
         return caller
 
-    async def _key(self, key_id: str) -> jwt.PyJWK:
+
+def _person_of(claims: Mapping[str, Any]) -> Caller:
+    caller = caller_of(claims)
+    if caller.role == ROLE_SERVICE:
+        raise NotAuthenticated("services are named by their platform")
+    return caller
+
+
+class _Keys:
+    """The public keys of one issuer."""
+
+    def __init__(self, url: str, withdrawn: Callable[[], object]) -> None:
+        self._jwks_url = url
+        # Told when a key is no longer there: what it proved is not believed any more.
+        self._withdrawn = withdrawn
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._not_before = 0.0
+        self._fetched = 0.0
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def key(self, key_id: str) -> jwt.PyJWK:
+        """The key of this id. Raises `NotAuthenticated` when there is none, `Unavailable` when none can be had."""
         age = time.monotonic() - self._fetched
         if key_id not in self._keys:
             await asyncio.shield(self._fetch())
@@ -214,7 +257,7 @@ class TokenVerifier:
             logger.warning("the issuer's keys cannot be fetched", extra={"error": type(error).__name__})
             return
         if any(name not in keys for name in self._keys):
-            self._callers.clear()  # A key was withdrawn, and what it proved with it.
+            self._withdrawn()
         self._keys = keys
         self._fetched = time.monotonic()
         self._not_before = self._fetched + _REFETCH_SECONDS

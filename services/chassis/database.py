@@ -75,7 +75,9 @@ class Database:
         self.wake_relay: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Connects. Raises what asyncpg raises when the server is away."""
+        """Connects, once. Raises what asyncpg raises when the server is away."""
+        if self._pool is not None:
+            return
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=2,
@@ -101,7 +103,7 @@ class Database:
     def pool(self) -> asyncpg.Pool[asyncpg.Record]:
         """The open pool, for reads that need no transaction."""
         if self._pool is None:
-            raise RuntimeError("the database is not open")
+            raise Unavailable("the database is not open yet", reason="DATABASE_AWAY")
         return self._pool
 
     @asynccontextmanager

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 # a server stream an async generator `async def X(self, request) -> AsyncIterator[response]`.
 Servicer = tuple[str, object]
 
+# The health name that says only that the process answers; "" says whether calls should be sent here.
+LIVENESS = "liveness"
 # How long what was answered already may take to reach the client when the server stops.
 _LAST_BYTES_SECONDS = 2.0
 _OPTIONS: Sequence[tuple[str, Any]] = (
@@ -77,6 +79,8 @@ class GrpcServer:
     async def start(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
         await self.set_serving(False)
+        # A process that answers at all is alive, whatever it waits for: restarting it would help nobody.
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         address = f"{self._settings.grpc_host}:{self._settings.grpc_port}"
         credentials = self._credentials()
         try:

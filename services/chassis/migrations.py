@@ -11,6 +11,8 @@ from pathlib import Path
 
 import asyncpg
 
+from services.chassis.database import Database
+
 CHASSIS = Path(__file__).parent / "sql"
 # Any number, the same for every process: only one migrates at a time.
 LOCK = 5_309_001
@@ -38,7 +40,7 @@ async def migrate(url: str, folder: Path) -> list[str]:
             applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT * FROM migrations")}
             new = []
             for file in files(folder):
-                name = f"{file.parent.parent.name}/{file.name}"
+                name = _name(file)
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 if name not in applied:
                     await connection.execute(file.read_text())
@@ -51,6 +53,19 @@ async def migrate(url: str, folder: Path) -> list[str]:
         await connection.close()
 
 
+async def pending(database: Database, folder: Path) -> list[str]:
+    """The files that this version needs and that are not applied yet. Raises `Unavailable`."""
+    try:
+        applied = {row["name"] for row in await database.fetch("SELECT name FROM migrations")}
+    except asyncpg.UndefinedTableError:
+        applied = set()
+    return [name for name in map(_name, files(folder)) if name not in applied]
+
+
 def files(folder: Path) -> list[Path]:
     """The files that make the schema of a service, in the order they are applied."""
     return [*sorted(CHASSIS.glob("*.sql")), *sorted(folder.glob("*.sql"))]
+
+
+def _name(file: Path) -> str:
+    return f"{file.parent.parent.name}/{file.name}"

@@ -37,6 +37,13 @@ class ServiceSettings(BaseSettings):
     token_issuer: str = Field(min_length=1, description="the `iss` tokens must have")
     token_audience: str = Field("shop", min_length=1, description="the `aud` tokens must have")
     jwks_url: str = Field(pattern=r"^https?://", description="where the issuer's public keys are")
+    workload_issuer: str | None = Field(
+        None, description="the `iss` of services' tokens, where the platform signs them"
+    )
+    workload_jwks_url: str | None = Field(None, pattern=r"^https?://", description="where the platform's keys are")
+    workload_subject_prefix: str = Field(
+        "system:serviceaccount:shop:", description="what stands before the service's name in the `sub` of its token"
+    )
     service_token_file: str = Field(min_length=1, description="file with this service's own token; may be rotated")
     otel_traces_exporter: Literal["otlp", "zipkin", "none"] = Field("none", description="where traces go")
     browsing_sample_ratio: float = Field(0.05, ge=0, le=1, description="share of read-only calls that are traced")

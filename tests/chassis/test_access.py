@@ -294,7 +294,8 @@ class TestKeys:
                 await verifier.verify("Bearer " + fresh.token(kid=f"made-up-{n}", key=new_key("forger"), role="agent"))
         assert fresh.asked == 1
         fresh.published["k2"] = new_key("k2")
-        monkeypatch.setattr(verifier, "_not_before", 0.0)  # The time between two questions is over.
+        # The time between two questions is over.
+        monkeypatch.setattr(verifier.keys_of(fresh.url), "_not_before", 0.0)
         caller = await verifier.verify("Bearer " + fresh.token(kid="k2", role="agent", agent_id="agt_2"))
         assert (caller.agent_id, fresh.asked) == ("agt_2", 2)
 
@@ -305,7 +306,7 @@ class TestKeys:
         old = "Bearer " + fresh.token(role="agent", agent_id="agt_1")
         await verifier.verify(old)
         fresh.published = {"k2": new_key("k2")}
-        monkeypatch.setattr(verifier, "_not_before", 0.0)
+        monkeypatch.setattr(verifier.keys_of(fresh.url), "_not_before", 0.0)
         await verifier.verify("Bearer " + fresh.token(kid="k2", role="agent", agent_id="agt_1"))
         with pytest.raises(NotAuthenticated):
             await verifier.verify(old)

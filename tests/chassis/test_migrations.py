@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from deploy.local.stack import Stack
-from services.chassis.migrations import MigrationChanged, migrate
+from services.chassis.database import Database
+from services.chassis.migrations import MigrationChanged, migrate, pending
 
 
 @pytest.fixture
@@ -58,3 +59,12 @@ async def test_a_broken_file_leaves_nothing_behind(url: str, folder: Path) -> No
     connection = await asyncpg.connect(url)
     assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'trial'") == 0
     await connection.close()
+
+
+async def test_what_is_missing_is_named(url: str, folder: Path) -> None:
+    database = Database(url, "trial", pool_size=2)
+    await database.open()
+    assert await pending(database, folder) == ["chassis/0001_chassis.sql", "trial/0001_first.sql"]
+    await migrate(url, folder)
+    assert await pending(database, folder) == []
+    await database.close()
