@@ -1,0 +1,1 @@
+"""Orders and shipments: what was promised, what is promised now, and what came true."""
