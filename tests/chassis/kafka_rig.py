@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from deploy.local.stack import Stack
@@ -125,6 +124,11 @@ class Rig:
         found: int = await self.database.pool.fetchval(f"SELECT count(*) FROM {table}")
         return found
 
+    async def parked(self) -> list[tuple[str, int, int]]:
+        """Parked keys with how many messages were parked and replayed."""
+        rows = await self.database.fetch("SELECT key, parked, replayed FROM parked_keys ORDER BY key")
+        return [(row["key"].decode(), row["parked"], row["replayed"]) for row in rows]
+
     async def committed(self, total: int, group: str | None = None) -> None:
         """Returns once the group's committed offsets add up to the total."""
         consumer = AIOKafkaConsumer(
@@ -184,6 +188,28 @@ async def record_batch(app: Any, work: Transaction, heard: Sequence[Heard[Any]])
         await record(app, work, fact)
 
 
+class Failing:
+    """A handler that raises for some values, as often as told (-1: always), and otherwise writes down."""
+
+    def __init__(self, **errors: tuple[Exception, int]) -> None:
+        self.errors = errors
+        self.calls: list[str] = []
+
+    async def __call__(self, app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        value = heard.message.value
+        self.calls.append(value)
+        await record(app, work, heard)
+        error, times = self.errors.get(value, (None, 0))
+        if error is not None and times:
+            self.errors[value] = (error, times - 1)
+            raise error
+
+
+def dlq(record: Any) -> dict[str, str]:
+    """What the headers say about a dead letter."""
+    return {name: value.decode() for name, value in record.headers if name.startswith("dlq_")}
+
+
 async def within(waiting: Awaitable[Any]) -> Any:
     async with asyncio.timeout(SECONDS):
         return await waiting
@@ -219,7 +245,3 @@ async def rig(infrastructure: Stack, *, partitions: int = 1, compacted: bool = F
         yield made
     finally:
         await made.close()
-
-
-def message(value: str) -> Message:
-    return StringValue(value=value)

@@ -1,31 +1,389 @@
-"""Consumption on real parts."""
+"""Consumption on real parts: each rule of the consumers has a test that fails without it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from deploy.local.stack import Stack
-from tests.chassis.kafka_rig import Rig, rig
+from services.chassis import lanes, outbox
+from services.chassis.database import Transaction
+from services.chassis.errors import Conflict, NotNow, TooMuch, Unavailable
+from services.chassis.facts import Fact, Heard, Hears
+from tests.chassis.kafka_rig import Failing, Rig, dlq, record, record_batch, rig, until, within
 
 
 @pytest.fixture
 async def made(infrastructure: Stack) -> AsyncIterator[Rig]:
+    async with rig(infrastructure) as made:
+        yield made
+
+
+@pytest.fixture
+async def wide(infrastructure: Stack) -> AsyncIterator[Rig]:
     async with rig(infrastructure, partitions=3) as made:
         yield made
 
 
-async def test_facts_are_handled_once_in_the_order_of_their_key(made: Rig) -> None:
-    made.relay()
-    await made.listen()
-    await made.announce(*(made.fact(f"key-{number % 7}", f"{number:04}") for number in range(300)))
-    await made.handled(300)
-    rows = await made.database.pool.fetch(
-        "SELECT key, array_agg(value ORDER BY id) AS values FROM handled GROUP BY key"
-    )
+def headers_of(fact: Fact) -> dict[str, bytes]:
+    return {
+        name: text.encode() for name, text in outbox.headers(fact, "somewhere", datetime.now(UTC).isoformat()).items()
+    }
+
+
+async def test_facts_are_handled_once_in_the_order_of_their_key(wide: Rig) -> None:
+    wide.relay()
+    await wide.listen()
+    await wide.announce(*(wide.fact(f"key-{number % 7}", f"{number:04}") for number in range(300)))
+    await wide.handled(300)
+    rows = await wide.database.fetch("SELECT key, array_agg(value ORDER BY id) AS values FROM handled GROUP BY key")
     for row in rows:
         assert row["values"] == sorted(row["values"])
-    assert await made.count("handled") == await made.count("inbox") == 300
-    assert await made.count("attempts") == 0
-    await made.committed(300)
+    assert await wide.count("handled") == await wide.count("inbox") == 300
+    assert await wide.count("attempts") == 0
+    await wide.committed(300)
+
+
+async def test_a_fact_that_comes_twice_is_handled_once(made: Rig) -> None:
+    fact = made.fact("a", "1")
+    await made.send_facts(fact, fact)
+    await made.listen()
+    await made.send_facts(fact, made.fact("a", "2"))
+    assert await made.handled(2) == ["1", "2"]
+
+
+async def test_facts_of_a_kind_nobody_wants_are_skipped(made: Rig) -> None:
+    await made.send_facts(Fact(made.topic, "a", Int64Value(value=1)), made.fact("a", "2"))
+    await made.listen()
+    assert await made.handled(1) == ["2"]
+    await made.committed(2)
+    assert await made.count("dead_letters") == 0
+
+
+async def test_offsets_are_committed_only_up_to_what_the_database_has_committed(made: Rig) -> None:
+    held, reached = asyncio.Event(), asyncio.Event()
+
+    async def hold(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        await record(app, work, heard)
+        if heard.message.value == "2":
+            reached.set()
+            await held.wait()
+
+    listening = await made.listen(made.hears(hold))
+    await made.send_facts(made.fact("a", "1"))
+    await made.committed(1)
+    await made.send_facts(made.fact("a", "2"), made.fact("a", "3"))
+    await within(reached.wait())
+    stopping = asyncio.create_task(listening.stop())
+    for _ in range(20):
+        await asyncio.sleep(0.01)  # were the offset committed too early, it would be now
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await made.committed(2)
+    held.set()
+    await within(stopping)
+    # The message in hand was finished and committed; the one behind it was left to others.
+    handled = await made.count("handled")
+    await made.committed(handled)
+    await made.listen()
+    assert await made.handled(3) == ["1", "2", "3"]
+
+
+async def test_an_outage_pauses_its_partition_and_is_no_attempt(wide: Rig) -> None:
+    handler = Failing(
+        a=(Unavailable("away"), 4), b=(ConnectionResetError(), 4), c=(TooMuch("busy", reason="OVERLOADED"), 4)
+    )
+    await wide.listen(wide.hears(handler), attempts=2)
+    await wide.send_facts(*(wide.fact("k", value) for value in "abc"), partition=0)
+    await wide.send_facts(wide.fact("l", "other"), partition=1)
+    handled = await wide.handled(4)
+    assert handled.index("other") == 0
+    assert handled[1:] == ["a", "b", "c"]
+    assert await wide.count("dead_letters") == 0
+
+
+async def test_an_outage_that_outlasts_a_restart_is_no_attempt(made: Rig) -> None:
+    handler = Failing(a=(Unavailable("away"), -1))
+    await made.send_facts(made.fact("k", "a"))
+    for _ in range(4):
+        before = len(handler.calls)
+        listening = await made.listen(made.hears(handler), attempts=2)
+
+        async def tried(before: int = before) -> bool:
+            return len(handler.calls) > before
+
+        await until(tried)
+        await within(listening.stop())
+    await made.listen()
+    assert await made.handled(1) == ["a"]
+    assert await made.count("dead_letters") == 0
+
+
+async def test_a_lost_race_is_repeated_and_is_no_attempt(made: Rig) -> None:
+    handler = Failing(a=(Conflict("busy"), lanes.RACES))
+    await made.listen(made.hears(handler), attempts=1)
+    await made.send_facts(made.fact("k", "a"), made.fact("k", "b"))
+    assert await made.handled(2) == ["a", "b"]
+
+
+async def test_a_failure_that_passes_is_handled_in_order(made: Rig) -> None:
+    handler = Failing(b=(ValueError("no"), 3))
+    await made.listen(made.hears(handler))
+    await made.send_facts(*(made.fact("k", value) for value in "abc"))
+    assert await made.handled(3) == ["a", "b", "c"]
+    assert await made.count("attempts") == await made.count("dead_letters") == 0
+
+
+async def test_after_its_attempts_a_fact_is_dead_and_later_ones_of_its_key_wait_behind_it(made: Rig) -> None:
+    handler = Failing(bad=(NotNow("no", reason="SOLD_OUT"), -1))
+    made.relay()
+    await made.listen(made.hears(handler), attempts=3)
+    bad = made.fact("k", "bad")
+    await made.announce(made.fact("k", "first"), bad, made.fact("k", "second"), made.fact("other", "free"))
+    await made.announce(made.fact("k", "third"))
+    assert await made.handled(2) == ["first", "free"]
+    letters = await made.dead_letters(3)
+    assert [StringValue.FromString(letter.value).value for letter in letters] == ["bad", "second", "third"]
+    assert [letter.key for letter in letters] == [b"k"] * 3
+    assert dlq(letters[0]) == {
+        "dlq_reason": "SOLD_OUT",
+        "dlq_consumer": made.service,
+        "dlq_topic": made.topic.name,
+        "dlq_partition": "0",
+        "dlq_offset": "1",
+        "dlq_timestamp": dlq(letters[0])["dlq_timestamp"],
+        "dlq_attempts": "3",
+    }
+    assert dict(letters[0].headers)["ce_id"] == bad.id.encode()
+    assert dlq(letters[1])["dlq_reason"] == "PARKED_BEHIND"
+    # Once as one of a group at most, then alone.
+    assert 3 <= handler.calls.count("bad") <= 4
+    assert await made.parked() == [("k", 3, 0)]
+    await made.committed(5)
+
+
+async def test_a_crash_in_the_middle_counts_as_an_attempt(made: Rig) -> None:
+    """The process is killed while it handles: its consumption and its database session just end."""
+    await made.send_facts(made.fact("k", "deadly"), made.fact("k", "next"), made.fact("other", "free"))
+    deaths = 0
+    while await made.count("dead_letters") == 0:
+        dead = asyncio.Event()
+
+        async def die(app: Any, work: Transaction, heard: Heard[Any], dead: asyncio.Event = dead) -> None:
+            if heard.message.value == "deadly":
+                dead.set()
+                await asyncio.Event().wait()
+            await record(app, work, heard)
+
+        listening = await made.listen(made.hears(die), attempts=3)
+        waiting = asyncio.create_task(dead.wait())
+        parked = asyncio.create_task(until(lambda: _any(made, "dead_letters")))
+        await within(asyncio.wait([waiting, parked], return_when=asyncio.FIRST_COMPLETED))
+        deaths += dead.is_set()
+        for task in (waiting, parked):
+            task.cancel()
+        await asyncio.gather(waiting, parked, return_exceptions=True)
+        if dead.is_set():
+            for lane in listening._lanes.values():  # as kill -9 would: nothing is finished, nothing taken back
+                lane._task.cancel()
+            await within(listening.stop())
+        assert deaths <= 4
+    assert deaths == 3
+    assert await made.handled(1) == ["free"]
+    reasons = [row["reason"] for row in await made.database.fetch("SELECT reason FROM dead_letters ORDER BY park_time")]
+    assert reasons[0] == "NEVER_FINISHED"
+
+
+async def _any(made: Rig, table: str) -> bool:
+    return await made.count(table) > 0
+
+
+POISON = [
+    ("NO_KEY", None, b"", {}),
+    ("NO_CE_SPECVERSION", b"bare", b"hello", None),
+    ("NO_CE_ID", b"anonymous", b"", {"ce_id": None}),
+    ("WRONG_CE_ID", b"endless", b"", {"ce_id": b"x" * 300}),
+    ("WRONG_CE_ID", b"zero", b"", {"ce_id": b"a\x00b"}),
+    ("UNKNOWN_SPECVERSION", b"old", b"", {"ce_specversion": b"0.3"}),
+    ("UNKNOWN_CONTENT_TYPE", b"json", b"{}", {"content-type": b"application/json"}),
+    ("NO_CONTENT_TYPE", b"typeless", b"{}", {"content-type": None}),
+    ("UNKNOWN_TYPE", b"alien", b"", {"ce_type": b"shop.unheard.v1.Of"}),
+    ("WRONG_CE_TYPE", b"binary", b"", {"ce_type": b"\xff\xfe"}),
+    ("WRONG_CE_TIME", b"timeless", b"", {"ce_time": b"yesterday"}),
+    ("UNDECODABLE", b"torn", b"\x0a\xff\xff", {}),
+    ("KEY_NOT_TEXT", b"\xff\x00\xfe", b"", {}),
+]
+
+
+async def test_poison_is_dead_at_once_with_its_reason_and_blocks_no_other_key(made: Rig) -> None:
+    handler = Failing()
+    made.relay()
+    sent = []
+    for reason, key, value, changes in POISON:
+        fact = made.fact("x", "poison")
+        headers: dict[str, bytes | None] = {} if changes is None else {**headers_of(fact), **changes}
+        await made.send(key, value, {name: text for name, text in headers.items() if text is not None})
+        sent.append((reason, key, value))
+    await made.send_facts(made.fact("healthy", "1"))
+    await made.listen(made.hears(handler))
+    assert await made.handled(1) == ["1"]
+    letters = await made.dead_letters(len(sent))
+    assert [(dlq(letter)["dlq_reason"], letter.key, letter.value) for letter in letters] == sent
+    assert handler.calls == ["1"]
+    await made.committed(len(sent) + 1)
+
+
+async def test_a_tombstone_is_skipped(made: Rig) -> None:
+    await made.send(b"gone", None, {})
+    await made.send_facts(made.fact("k", "1"))
+    await made.listen()
+    assert await made.handled(1) == ["1"]
+    await made.committed(2)
+    assert await made.count("dead_letters") == 0
+
+
+async def test_a_parked_message_that_comes_again_is_neither_doubled_nor_handled(made: Rig) -> None:
+    handler = Failing(bad=(ValueError("no"), -1))
+    made.relay()
+    await made.listen(made.hears(handler), attempts=1)
+    bad, behind = made.fact("k", "bad"), made.fact("k", "behind")
+    await made.send_facts(bad, behind)
+    await made.dead_letters(2)
+    await made.send_facts(bad, behind, made.fact("other", "free"))
+    assert await made.handled(1) == ["free"]
+    assert await made.count("dead_letters") == 2
+    assert await made.parked() == [("k", 2, 0)]
+
+
+async def test_two_processes_with_the_same_message_in_hand_handle_it_once(made: Rig) -> None:
+    """As after a rebalance or a thaw: two consumers read all, and write to the same inbox."""
+    values = [f"{number:03}" for number in range(200)]
+    both = asyncio.Barrier(2)
+
+    async def slowly(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        await record(app, work, heard)
+        await asyncio.sleep(0.001)
+
+    await made.send_facts(*(made.fact(f"k{int(value) % 5}", value) for value in values))
+
+    async def one(group: str) -> None:
+        await both.wait()
+        await made.listen(made.hears(slowly), service=group)
+
+    await asyncio.gather(one(made.service + "-one"), one(made.service + "-two"))
+    await made.committed(200, made.service + "-one")
+    await made.committed(200, made.service + "-two")
+    assert sorted(await made.handled(200)) == values
+    assert await made.count("dead_letters") == 0
+
+
+async def test_partitions_move_to_a_second_process_and_back_without_repeats(wide: Rig) -> None:
+    async def slowly(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        await record(app, work, heard)
+        await asyncio.sleep(0.002)
+
+    values = [f"{number:04}" for number in range(600)]
+    await wide.listen(wide.hears(slowly))
+    await wide.send_facts(*(wide.fact(f"k{int(value) % 9}", value) for value in values[:300]))
+    second = await wide.listen(wide.hears(slowly))
+    await wide.send_facts(*(wide.fact(f"k{int(value) % 9}", value) for value in values[300:]))
+    await wide.handled(450)
+    await within(second.stop())
+    assert sorted(await wide.handled(600)) == values
+    for row in await wide.database.fetch("SELECT array_agg(value ORDER BY id) AS values FROM handled GROUP BY key"):
+        assert row["values"] == sorted(row["values"])
+    await wide.committed(600)
+
+
+async def test_a_long_handler_does_not_lose_the_group(made: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(lanes.__dict__, "TOGETHER", 1)
+    monkeypatch.setattr(
+        "services.chassis.kafka.CONSUMER",
+        {
+            "auto_offset_reset": "earliest",
+            "session_timeout_ms": 6_000,
+            "heartbeat_interval_ms": 300,
+            "max_poll_interval_ms": 1_000,
+            "fetch_max_wait_ms": 100,
+        },
+    )
+
+    async def long(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        if heard.message.value == "long":
+            await asyncio.sleep(3)  # three times the interval in which a consumer must poll
+        await record(app, work, heard)
+
+    listening = await made.listen(made.hears(long))
+    generation = listening._consumer()._coordinator.generation  # type: ignore[union-attr]
+    await made.send_facts(made.fact("k", "long"), made.fact("k", "next"))
+    assert await made.handled(2) == ["long", "next"]
+    await made.committed(2)
+    assert listening._consumer()._coordinator.generation == generation  # type: ignore[union-attr]
+
+
+async def test_a_consumer_that_is_silent_though_facts_wait_is_replaced(made: Rig) -> None:
+    listening = await made.listen(silent_seconds=0.4)
+    await made.send_facts(made.fact("k", "1"))
+    await made.handled(1)
+    deaf = listening._consumer()
+    assert deaf is not None
+
+    async def never(*arguments: Any, **settings: Any) -> dict[Any, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    deaf._fetcher.fetched_records = never
+    await made.send_facts(made.fact("k", "2"), made.fact("k", "3"))  # "2" may end a poll that began before
+    assert (await made.handled(3))[-1] == "3"
+
+
+async def test_a_batch_handler_gets_what_came_together_in_one_transaction(wide: Rig) -> None:
+    sizes = []
+
+    async def batch(app: Any, work: Transaction, heard: Any) -> None:
+        sizes.append(len(heard))
+        await record_batch(app, work, heard)
+
+    await wide.send_facts(*(wide.fact(f"k{number}", str(number)) for number in range(400)))
+    await wide.listen(Hears(wide.topic.name, batch=batch, batch_facts=(StringValue,)))
+    await wide.handled(400)
+    assert len(sizes) < 400
+    assert max(sizes) > 20
+    await wide.committed(400)
+    assert await wide.count("inbox") == 0
+
+
+async def test_a_batch_that_fails_is_handled_one_by_one_and_only_the_bad_one_is_dead(made: Rig) -> None:
+    async def batch(app: Any, work: Transaction, heard: Any) -> None:
+        await record_batch(app, work, heard)
+        if any(fact.message.value == "bad" for fact in heard):
+            raise ValueError
+
+    made.relay()
+    await made.send_facts(*(made.fact("k", value) for value in ("1", "bad", "2", "3")))
+    await made.listen(Hears(made.topic.name, batch=batch, batch_facts=(StringValue,)), attempts=2)
+    # Later ones of the key are not parked: what a batch handler hears carries versions.
+    assert await made.handled(3) == ["1", "2", "3"]
+    (letter,) = await made.dead_letters(1)
+    assert dlq(letter)["dlq_reason"] == "ValueError"
+    await made.committed(4)
+
+
+async def test_old_inbox_rows_are_forgotten_but_not_what_was_given_up(made: Rig) -> None:
+    await made.database.pool.execute(
+        "INSERT INTO inbox (topic, fact_id, handle_time, drop_reason) VALUES ('t', 'old', now() - interval '50 days',"
+        " NULL), ('t', 'dropped', now() - interval '50 days', 'because'), ('t', 'new', now(), NULL)"
+    )
+    await made.listen()
+
+    async def pruned() -> bool:
+        return await made.count("inbox") == 2
+
+    await until(pruned)
+    rows = await made.database.fetch("SELECT fact_id FROM inbox ORDER BY 1")
+    assert [row["fact_id"] for row in rows] == ["dropped", "new"]
