@@ -37,6 +37,9 @@ SETTINGS: Final = frozenset(
         "SERVICE_TOKEN_FILE",
         "TOKEN_AUDIENCE",
         "TOKEN_ISSUER",
+        "WORKLOAD_ISSUER",
+        "WORKLOAD_JWKS_URL",
+        "WORKLOAD_SUBJECT",
     }
 )
 """Environment of every service."""

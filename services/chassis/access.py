@@ -128,12 +128,13 @@ def caller_of(claims: Mapping[str, Any]) -> Caller:
     )
 
 
-def service_of(claims: Mapping[str, Any], prefix: str) -> Caller:
-    """The service that a workload token names: its subject is the prefix and the service's name, and nothing else."""
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not subject.startswith(prefix):
+def service_of(claims: Mapping[str, Any], pattern: str) -> Caller:
+    """The service that a workload token names: its subject is the pattern with the service's name in it."""
+    before, _, after = pattern.partition("{service}")
+    found = re.fullmatch(f"{re.escape(before)}([a-z]+){re.escape(after)}", str(claims.get("sub")))
+    if found is None:
         raise NotAuthenticated("the token names no service of ours")
-    return caller_of({"role": "service", "service": subject.removeprefix(prefix)})
+    return caller_of({"role": "service", "service": found[1]})
 
 
 class TokenVerifier:
@@ -149,11 +150,11 @@ class TokenVerifier:
         self._callers: dict[str, tuple[float, Caller]] = {}
         self._issuers = {settings.token_issuer: (_Keys(settings.jwks_url, self._callers.clear), caller_of)}
         if settings.workload_issuer and settings.workload_jwks_url:
-            prefix = settings.workload_subject_prefix
+            pattern = settings.workload_subject
             self._issuers[settings.token_issuer] = (self._issuers[settings.token_issuer][0], _person_of)
             self._issuers[settings.workload_issuer] = (
                 _Keys(settings.workload_jwks_url, self._callers.clear),
-                lambda claims: service_of(claims, prefix),
+                lambda claims: service_of(claims, pattern),
             )
 
     def keys_of(self, issuer: str) -> _Keys:

@@ -41,8 +41,10 @@ class ServiceSettings(BaseSettings):
         None, description="the `iss` of services' tokens, where the platform signs them"
     )
     workload_jwks_url: str | None = Field(None, pattern=r"^https?://", description="where the platform's keys are")
-    workload_subject_prefix: str = Field(
-        "system:serviceaccount:shop:", description="what stands before the service's name in the `sub` of its token"
+    workload_subject: str = Field(
+        "system:serviceaccount:shop:{service}-account",
+        pattern=r"\{service\}",
+        description="the `sub` of services' tokens, with {service} for the name",
     )
     service_token_file: str = Field(min_length=1, description="file with this service's own token; may be rotated")
     otel_traces_exporter: Literal["otlp", "zipkin", "none"] = Field("none", description="where traces go")

@@ -36,18 +36,20 @@ def bearer(issuer: Issuer, role: str | None, **claims: Any) -> str:
 
 
 async def test_the_platform_names_services_by_their_account(verifier: TokenVerifier, platform: Issuer) -> None:
-    caller = await verifier.verify(bearer(platform, None, sub="system:serviceaccount:shop:shipping"))
+    caller = await verifier.verify(bearer(platform, None, sub="system:serviceaccount:shop:shipping-account"))
     assert caller.key == "service:shipping"
 
 
-@pytest.mark.parametrize("sub", ["system:serviceaccount:other:shipping", "shipping", "", "system:serviceaccount:shop:"])
+@pytest.mark.parametrize(
+    "sub", ["system:serviceaccount:other:shipping-account", "shipping", "", "system:serviceaccount:shop:-account"]
+)
 async def test_the_platform_names_no_other_account(verifier: TokenVerifier, platform: Issuer, sub: str) -> None:
     with pytest.raises(NotAuthenticated):
         await verifier.verify(bearer(platform, None, sub=sub))
 
 
 async def test_the_platform_cannot_name_a_person(verifier: TokenVerifier, platform: Issuer) -> None:
-    token = bearer(platform, "operator", sub="system:serviceaccount:shop:shipping")
+    token = bearer(platform, "operator", sub="system:serviceaccount:shop:shipping-account")
     assert (await verifier.verify(token)).key == "service:shipping"
     with pytest.raises(NotAuthenticated):
         await verifier.verify(bearer(platform, "customer", customer_id="cus_1", sub="olga"))
@@ -62,6 +64,6 @@ async def test_the_people_s_issuer_cannot_name_a_service(verifier: TokenVerifier
 async def test_a_key_of_one_issuer_proves_nothing_for_the_other(
     verifier: TokenVerifier, people: Issuer, platform: Issuer
 ) -> None:
-    token = bearer(people, None, iss=platform.name, sub="system:serviceaccount:shop:shipping")
+    token = bearer(people, None, iss=platform.name, sub="system:serviceaccount:shop:shipping-account")
     with pytest.raises(NotAuthenticated):
         await verifier.verify(token)

@@ -18,7 +18,9 @@ from deploy.cluster.topology import CALLS, SECRETS, SERVICES, address_setting
 from deploy.local.tokens import Issuer
 
 COMPOSE = Path(compose_issuer.__file__).with_name("compose.yaml")
-ONLY_IN_A_CLUSTER = {"SERVICE", "SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+# In compose, one issuer names people and services; in a cluster, the platform names the services.
+WORKLOAD = {"WORKLOAD_ISSUER", "WORKLOAD_JWKS_URL", "WORKLOAD_SUBJECT"}
+ONLY_IN_A_CLUSTER = {"SERVICE", "SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"} | WORKLOAD
 ONLY_IN_COMPOSE = {"OTEL_EXPORTER_ZIPKIN_ENDPOINT"}
 
 
