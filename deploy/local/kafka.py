@@ -115,4 +115,5 @@ async def _joins_a_group(bootstrap: str) -> bool:
 
 
 def _cluster_id() -> str:
-    return secrets.token_urlsafe(16)[:22]
+    # Never begins with "-": it would be taken for an option.
+    return "k" + secrets.token_urlsafe(16)[1:22]
