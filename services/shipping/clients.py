@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from shop.catalog.v1 import catalog_pb2 as catalog
-from shop.catalog.v1.catalog_pb2_grpc import CatalogAdminServiceAsyncStub
+from shop.catalog.v1 import catalog_pb2_grpc as catalog_rpc
 from shop.inventory.v1 import inventory_pb2 as inventory
-from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
+from shop.inventory.v1 import inventory_pb2_grpc as inventory_rpc
 
 from services.chassis.grpc_client import Peer
 
@@ -49,7 +49,7 @@ class InventoryClient:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._stub = InventoryServiceAsyncStub(peer.channel)
+        self._stub: inventory_rpc.InventoryServiceAsyncStub = inventory_rpc.InventoryServiceStub(peer.channel)
 
     async def ReserveStock(self, request: inventory.ReserveStockRequest) -> inventory.ReserveStockResponse:
         return await self._peer.call(self._stub.ReserveStock, request)
@@ -76,7 +76,7 @@ class CatalogClient:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._stub = CatalogAdminServiceAsyncStub(peer.channel)
+        self._stub: catalog_rpc.CatalogAdminServiceAsyncStub = catalog_rpc.CatalogAdminServiceStub(peer.channel)
 
     async def BatchGetVariants(self, request: catalog.BatchGetVariantsRequest) -> catalog.BatchGetVariantsResponse:
         return await self._peer.call(self._stub.BatchGetVariants, request)
