@@ -122,9 +122,11 @@ async def serve(service: Service, loaded: settings.ServiceSettings) -> None:
     observed = telemetry.start(service.name, loaded)
     database = Database(loaded.database_url, service.name, pool_size=loaded.database_pool_size)
     app = service.build(Runtime(loaded, database, observed))
-    relay = Relay(database, loaded.kafka_bootstrap_servers, watermark=service.watermark)
+    relay = Relay(database, loaded.kafka_bootstrap_servers, watermark=service.watermark, meter=observed.meter)
     database.wake_relay = relay.wake
-    consumption = Consumption(service.name, database, loaded.kafka_bootstrap_servers, service.hears, app)
+    consumption = Consumption(
+        service.name, database, loaded.kafka_bootstrap_servers, service.hears, app, meter=observed.meter
+    )
     server = GrpcServer(loaded, observed, TokenVerifier(loaded), app.servicers)
     await server.start()
     await _open(database, service.sql, stop)
