@@ -27,7 +27,7 @@ class FakeInventory:
     def __init__(self) -> None:
         # While True nobody gets an answer, and nothing takes effect.
         self.away = False
-        # While it is not set, calls wait.
+        # While it is not set, answers are made and wait.
         self.answering = asyncio.Event()
         self.answering.set()
         # Every request that came, in order.
@@ -93,8 +93,8 @@ class FakeInventory:
         return await self._once(request, run)
 
     async def GetReservation(self, request: pb.GetReservationRequest) -> pb.GetReservationResponse:
-        await self._come_in(request)
-        return pb.GetReservationResponse(reservation=self._found(request.reservation_id))
+        self._come_in(request)
+        return await self._late(pb.GetReservationResponse(reservation=self._found(request.reservation_id)))
 
     async def CommitReservation(self, request: pb.CommitReservationRequest) -> pb.CommitReservationResponse:
         def run() -> pb.CommitReservationResponse:
@@ -146,33 +146,38 @@ class FakeInventory:
         return await self._once(request, run)
 
     async def BatchGetAvailability(self, request: pb.BatchGetAvailabilityRequest) -> pb.BatchGetAvailabilityResponse:
-        await self._come_in(request)
-        return pb.BatchGetAvailabilityResponse(
-            levels=[_level(level) for level in self._now() if level.sku in request.skus],
-            read_time=to_timestamp(datetime.now(UTC)),
+        self._come_in(request)
+        levels = [_level(level) for level in self._now() if level.sku in request.skus]
+        return await self._late(
+            pb.BatchGetAvailabilityResponse(levels=levels, read_time=to_timestamp(datetime.now(UTC)))
         )
 
     async def ListStockLevels(self, request: pb.ListStockLevelsRequest) -> pb.ListStockLevelsResponse:
-        await self._come_in(request)
+        self._come_in(request)
         size = request.page_size or 500
         after = tuple(request.page_token.split("@")) if request.page_token else ("", "")
         page = [level for level in self._now() if (level.sku, level.location) > after][:size]
-        return pb.ListStockLevelsResponse(
-            levels=[_level(level) for level in page],
-            next_page_token=f"{page[-1].sku}@{page[-1].location}" if len(page) == size else "",
-            read_time=to_timestamp(datetime.now(UTC)),
+        return await self._late(
+            pb.ListStockLevelsResponse(
+                levels=[_level(level) for level in page],
+                next_page_token=f"{page[-1].sku}@{page[-1].location}" if len(page) == size else "",
+                read_time=to_timestamp(datetime.now(UTC)),
+            )
         )
 
     # --- how
 
-    async def _come_in(self, request: Message) -> None:
+    def _come_in(self, request: Message) -> None:
         self.asked.append(request)
-        await self.answering.wait()
         if self.away:
             raise Unavailable("inventory does not answer", reason="INVENTORY_AWAY")
 
+    async def _late(self, answer: R) -> R:
+        await self.answering.wait()
+        return answer
+
     async def _once(self, request: Message, run: Callable[[], R]) -> R:
-        await self._come_in(request)
+        self._come_in(request)
         self._now()
         body = request.SerializeToString(deterministic=True)
         key = (request.DESCRIPTOR.full_name, request.request_id)  # type: ignore[attr-defined]
@@ -187,6 +192,7 @@ class FakeInventory:
             self._answers[key] = (body, kept)
         copy = type(answer)()
         copy.CopyFrom(answer)
+        await self.answering.wait()
         return copy  # type: ignore[return-value]
 
     def _now(self) -> list[Level]:
