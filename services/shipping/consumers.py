@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from shop.inventory.events.v1 import facts_pb2 as inventory
-from shop.loyalty.events.v1 import facts_pb2 as loyalty
-
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime
 from services.shipping import store
 from services.shipping.hotline import HEARS_HOTLINE
 from services.shipping.usecases import fulfilment
+from shop.inventory.events.v1 import facts_pb2 as inventory
+from shop.loyalty.events.v1 import facts_pb2 as loyalty
 
 
 async def on_upgrade_granted(app: object, tx: Transaction, heard: Heard[loyalty.UpgradeGranted]) -> None:

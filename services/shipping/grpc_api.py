@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from shop.shipping.v1 import shipping_pb2 as pb
-
 from services.chassis import pages
 from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
@@ -23,6 +21,7 @@ from services.shipping.sealing import AddressSeal
 from services.shipping.usecases import fulfilment
 from services.shipping.usecases.checkout import BeginCheckout, prepare_checkout, release_hold
 from services.shipping.usecases.ordering import Ordering, PlaceOrder
+from shop.shipping.v1 import shipping_pb2 as pb
 
 LEVELS = {number: level for level, number in messages.LEVELS.items()} | {
     pb.SERVICE_LEVEL_UNSPECIFIED: ServiceLevel.STANDARD

@@ -6,13 +6,13 @@ from datetime import date
 
 from google.protobuf.duration_pb2 import Duration
 from google.type.date_pb2 import Date
-from shop.shipping.v1 import shipping_pb2 as pb
 
 from services.chassis.values import to_money, to_timestamp
 from services.shipping.domain.checkout import Checkout
 from services.shipping.domain.delivery import CURRENCY, DeliveryPromise, DeliveryQuote, ServiceLevel
 from services.shipping.domain.order import Line, Order, OrderState, Shipment, ShipmentState
 from services.shipping.domain.terms import HIGHLIGHTS
+from shop.shipping.v1 import shipping_pb2 as pb
 
 LEVELS = {level: pb.ServiceLevel.Value(f"SERVICE_LEVEL_{level.name}") for level in ServiceLevel}
 # Whether somebody is giving an order up is nobody's business outside: it is pending.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shop.shipping.events.v1 import facts_pb2 as facts
-
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_money, to_timestamp
 from services.shipping import messages
 from services.shipping.domain import facts as happened
 from services.shipping.domain.delivery import CURRENCY
 from services.shipping.domain.order import Order, Shipment
+from shop.shipping.events.v1 import facts_pb2 as facts
 
 ORDERS = Topic(
     "shop.shipping.orders.v1",

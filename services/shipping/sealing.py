@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
 from shop.shipping.v1 import shipping_pb2 as pb
 
 

@@ -10,12 +10,12 @@ from typing import TypeVar
 from uuid import uuid4
 
 from google.protobuf.message import Message
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from services.chassis.errors import NotFound, NotNow, Unavailable
 from services.chassis.requests import RequestIdReused
 from services.chassis.values import to_datetime, to_timestamp
 from services.inventory.domain.stock import Level, allocate
+from shop.inventory.v1 import inventory_pb2 as pb
 
 R = TypeVar("R", bound=Message)
 USUAL_HOLD = timedelta(minutes=10)

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from shop.catalog.v1 import catalog_pb2
-from shop.inventory.v1 import inventory_pb2
-
 from services.chassis.errors import Refusal, Unavailable
 from services.chassis.grpc_errors import RemoteError
 from services.chassis.values import from_money, to_datetime
@@ -24,6 +21,8 @@ from services.shipping.domain.checkout import Checkout, CurrencyNotSold, Unknown
 from services.shipping.domain.delivery import CURRENCY, DeliveryQuote, ServiceLevel, quote
 from services.shipping.domain.order import Line
 from services.shipping.domain.terms import VERSION
+from shop.catalog.v1 import catalog_pb2
+from shop.inventory.v1 import inventory_pb2
 
 # A hold of an earlier attempt that is gone is replaced; more often than this somebody is playing with us.
 _MOST_HOLDS = 5

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
 
-from shop.inventory.v1 import inventory_pb2
-
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.chassis.errors import NotFound, NotNow, Refusal, Unavailable
@@ -30,6 +28,7 @@ from services.shipping.clients import Inventory
 from services.shipping.domain.checkout import CheckoutNotFound, CheckoutOrdered, PaymentReferenceUsed
 from services.shipping.domain.order import Allocation, Order, OrderNotFound, OrderState, Refused
 from services.shipping.usecases.announcing import announce
+from shop.inventory.v1 import inventory_pb2
 
 logger = logging.getLogger(__name__)
 
