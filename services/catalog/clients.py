@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1 import inventory_pb2_grpc as rpc
-
 from services.catalog.store import Level
 from services.chassis.grpc_client import Peer
 from services.chassis.values import to_datetime
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1 import inventory_pb2_grpc as rpc
 
 CALLS = ("inventory",)
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
-
 from services.catalog import usecases
 from services.catalog.hotline import HEARS_HOTLINE
 from services.catalog.store import Level
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime
+from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
 
 STOCK = "shop.inventory.stock.v1"
 

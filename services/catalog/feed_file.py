@@ -9,16 +9,16 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 import grpc
-from shop.catalog.v1 import catalog_pb2 as pb
-from shop.catalog.v1 import catalog_pb2_grpc as rpc
 
 from services.catalog.domain.feed import NEVER_BELIEVED, REQUIRED, USED, FeedVariant, check, column_name
+from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import catalog_pb2_grpc as rpc
 
 # The service takes 1,000 rows and 1 MiB at once.
 BATCH_ROWS = 500
@@ -88,7 +88,7 @@ async def import_file(arguments: Sequence[str]) -> int:
     try:
         metadata = (("authorization", f"Bearer {given.token_file.read_text().strip()}"),)
         options = [("grpc.service_config", json.dumps(_RETRIES))]
-        with given.file.open("rb") as opened:
+        with _opened(given.file) as opened:
             async with grpc.aio.insecure_channel(given.address, options) as channel:
                 stub: rpc.CatalogAdminServiceAsyncStub = rpc.CatalogAdminServiceStub(channel)
                 for batch in _batches(FeedFile(opened, progress)):
@@ -151,9 +151,9 @@ class _Progress:
 class FeedFile:
     """The rows of a file, one by one and in the memory of a few; what cannot be read is reported. Iterate once."""
 
-    def __init__(self, opened: BinaryIO, report: _Progress) -> None:
+    def __init__(self, opened: TextIO, report: _Progress) -> None:
         self._progress = report
-        self._text = _decoded(opened)
+        self._text = opened
         self._consumed = 0
         csv.field_size_limit(FIELD_CHARACTERS)
         self._table = csv.reader(self._lines(), delimiter="\t", strict=True)
@@ -161,7 +161,7 @@ class FeedFile:
     def __iter__(self) -> Iterator[pb.FeedRow]:
         columns = self._header()
         # Ids that were seen, with their lines: on disk, since a file may have more than fit into memory.
-        with sqlite3.connect("", isolation_level=None) as ids:
+        with closing(sqlite3.connect("", isolation_level=None)) as ids:
             ids.execute("PRAGMA journal_mode = OFF")
             ids.execute("CREATE TABLE ids (sku TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
             for line, cells in self._rows():
@@ -231,15 +231,15 @@ class FeedFile:
             yield line
 
 
-def _decoded(opened: BinaryIO) -> TextIOWrapper:
-    start = opened.read(4)
-    opened.seek(0)
+def _opened(file: Path) -> TextIO:
+    """The file as text. A wrong byte of UTF-8 breaks its row, not the file."""
+    with file.open("rb") as bytes_:
+        start = bytes_.read(4)
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise UnusableFile("is UTF-32; save it as UTF-8")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return TextIOWrapper(opened, "utf-16", newline="")
-    # A wrong byte breaks its row, not the file.
-    return TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
+        return file.open(encoding="utf-16", newline="")
+    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _is_text(cell: str) -> bool:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import asyncpg
 from google.protobuf.timestamp_pb2 import Timestamp
-from shop.catalog.v1 import catalog_pb2 as pb
 
 from services.catalog import feed_file, queries, usecases
 from services.catalog.domain.feed import category, product_type
@@ -17,6 +16,7 @@ from services.catalog.window import ShownAlternative, ShownProduct, Window
 from services.chassis import pages
 from services.chassis.database import Database
 from services.chassis.values import to_money, to_timestamp
+from shop.catalog.v1 import catalog_pb2 as pb
 
 
 class CatalogApi:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from shop.catalog.events.v1 import facts_pb2 as facts
-
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_timestamp
+from shop.catalog.events.v1 import facts_pb2 as facts
 
 PRODUCTS = Topic("shop.catalog.products.v1", (facts.ProductDelisted, facts.ProductRelisted))
 PUBLISHES = (PRODUCTS,)

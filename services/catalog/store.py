@@ -154,7 +154,8 @@ async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> N
 async def expect_partitions(connection: Connection, count: int) -> None:
     """Counts partitions that nothing was heard of as never heard, instead of not at all."""
     await connection.execute(
-        "INSERT INTO watermarks (partition_number, as_of) SELECT n, 'epoch' FROM generate_series(0, $1::bigint - 1) AS n"
+        "INSERT INTO watermarks (partition_number, as_of)"
+        " SELECT n, 'epoch' FROM generate_series(0, $1::bigint - 1) AS n"
         " ON CONFLICT DO NOTHING",
         count,
     )
@@ -193,7 +194,8 @@ async def _refreshed(connection: Connection, query: str, ids: Sequence[str]) -> 
     if not ids:
         return []
     rows: list[asyncpg.Record] = await connection.fetch(query, ids)
-    return [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
+    found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
+    return sorted(found, key=lambda listing: listing.product_id)
 
 
 def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int]]:

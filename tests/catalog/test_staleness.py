@@ -1,0 +1,150 @@
+"""Past the bound inventory is asked; when it does not answer, the answer says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from services.catalog import freshness
+from services.catalog.freshness import NEVER, Freshness
+from services.chassis.values import to_datetime, to_timestamp
+from shop.catalog.v1 import catalog_pb2 as pb
+from shop.inventory.events.v1.facts_pb2 import StockWatermark
+from tests.catalog.conftest import Shelf
+
+
+@pytest.fixture
+async def stocked(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """Two products of two sizes; every question reads the watermark anew."""
+    monkeypatch.setattr(freshness, "READING_SECONDS", 0.0)
+    await shelf.feed(
+        *({"id": f"{name}-{size}", "item_group_id": name, "size": size} for name in ("a", "b") for size in ("41", "42"))
+    )
+    await shelf.stock(**{"a-41": 1, "a-42": 1, "b-41": 1, "b-42": 0})
+    return shelf
+
+
+async def list_all(shelf: Shelf) -> pb.ListProductsResponse:
+    return await shelf.storefront.ListProducts(pb.ListProductsRequest())
+
+
+def skus(answer: pb.ListProductsResponse) -> list[str]:
+    return [variant.sku for product in answer.products for variant in product.variants]
+
+
+async def test_within_the_bound_the_copy_answers_alone(stocked: Shelf) -> None:
+    await stocked.be_fresh(age=30)
+    answer = await list_all(stocked)
+    assert skus(answer) == ["a-41", "a-42", "b-41"]
+    assert not answer.HasField("unconfirmed_since")
+    assert stocked.asked() == []
+
+
+async def test_the_slowest_partition_decides(stocked: Shelf) -> None:
+    await stocked.be_stale()
+    await list_all(stocked)
+    await stocked.be_fresh()
+    await list_all(stocked)
+    assert len(stocked.asked()) == 1
+
+
+async def test_past_the_bound_the_page_is_asked_at_once_and_what_went_is_taken_out(stocked: Shelf) -> None:
+    await stocked.be_stale()
+    stocked.inventory.put("a-42", 0)
+    stocked.inventory.put("b-41", 0)
+    answer = await list_all(stocked)
+    assert skus(answer) == ["a-41"]
+    assert not answer.HasField("unconfirmed_since")
+    assert stocked.asked() == [("a-41", "a-42", "b-41")]
+
+
+async def test_what_is_left_must_still_fit_the_filter(stocked: Shelf) -> None:
+    await stocked.be_stale()
+    stocked.inventory.put("a-42", 0)
+    assert await stocked.listed(size="42") == {}
+
+
+async def test_a_page_that_got_shorter_still_leads_to_the_next(stocked: Shelf) -> None:
+    await stocked.be_stale()
+    for sku in ("a-41", "a-42"):
+        stocked.inventory.put(sku, 0)
+    first = await stocked.storefront.ListProducts(pb.ListProductsRequest(page_size=1))
+    assert not first.products
+    second = await stocked.storefront.ListProducts(
+        pb.ListProductsRequest(page_size=1, page_token=first.next_page_token)
+    )
+    assert skus(second) == ["b-41"]
+
+
+async def test_a_product_page_shows_what_inventory_has_both_ways(stocked: Shelf) -> None:
+    await stocked.be_stale()
+    stocked.inventory.put("b-41", 0)
+    stocked.inventory.put("b-42", 3)
+    answer = await stocked.storefront.GetProduct(pb.GetProductRequest(product_id="b"))
+    assert [(variant.sku, variant.free) for variant in answer.product.variants] == [("b-42", 3)]
+    stocked.inventory.put("b-42", 0)
+    answer = await stocked.storefront.GetProduct(pb.GetProductRequest(product_id="b"))
+    assert answer.product.sold_out
+    assert [each.product.product_id for each in answer.alternatives] == ["a"]
+
+
+async def test_one_call_for_all_who_ask_for_the_same_page_at_once(stocked: Shelf) -> None:
+    page = ["a-41", "b-41"]
+    stocked.inventory.answering.clear()
+    asking = [asyncio.create_task(stocked.app._inventory.free_now(page)) for _ in range(10)]
+    while not stocked.asked():
+        await asyncio.sleep(0.01)
+    asking[0].cancel()  # who goes away does not take the answer from the others
+    stocked.inventory.answering.set()
+    assert await asyncio.gather(*asking[1:]) == [{"a-41": 1, "b-41": 1}] * 9
+    assert stocked.asked() == [("a-41", "b-41")]
+    await stocked.app._inventory.free_now(page)
+    assert len(stocked.asked()) == 2  # nothing is kept for later
+
+
+@pytest.mark.parametrize("trouble", ["away", "hanging"])
+async def test_unanswered_the_answer_says_since_when_it_is_not_confirmed(stocked: Shelf, trouble: str) -> None:
+    as_of = await stocked.be_stale()
+    if trouble == "away":
+        stocked.inventory.away = True
+    else:
+        stocked.inventory.answering.clear()
+    listed = await list_all(stocked)
+    assert skus(listed) == ["a-41", "a-42", "b-41"]
+    product = await stocked.storefront.GetProduct(pb.GetProductRequest(product_id="a"))
+    alternatives = await stocked.storefront.ListAlternatives(pb.ListAlternativesRequest(sku="a-41"))
+    for answer in (listed, product, alternatives):
+        assert to_datetime(answer.unconfirmed_since) == as_of
+
+
+async def test_never_heard_is_stale_since_the_beginning_of_time(stocked: Shelf) -> None:
+    await stocked.database.pool.execute("DELETE FROM watermarks")
+    stocked.inventory.away = True
+    assert to_datetime((await list_all(stocked)).unconfirmed_since) == NEVER
+
+
+async def test_a_watermark_never_goes_back(stocked: Shelf) -> None:
+    await stocked.be_fresh()
+    late = to_timestamp(await stocked.now() - timedelta(hours=1))
+    await stocked.hear(StockWatermark(as_of=late), partition=0)
+    assert skus(await list_all(stocked))
+    assert stocked.asked() == []
+
+
+async def test_every_replica_reads_what_another_heard_and_its_reading_ages(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(freshness, "monotonic", lambda: clock)
+    replica = Freshness(shelf.database, 60)
+    stale = await shelf.be_stale()
+    assert await replica.stale_since() == stale
+    await shelf.be_fresh(age=50)
+    clock += 1
+    assert await replica.stale_since() is None
+    # Between readings time goes on.
+    monkeypatch.setattr(freshness, "READING_SECONDS", 3600.0)
+    clock += 20
+    assert await replica.stale_since() is not None
