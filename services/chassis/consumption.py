@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -160,7 +161,9 @@ class Consumption:
             await first_to_end(self._stopping.wait(), listen())
         finally:
             await self._close_lanes()
-            await broker.stop()
+            with suppress(TimeoutError):  # leaving the group waits for the broker, which may be away
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await broker.stop()
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -261,10 +264,9 @@ class Consumption:
         while True:
             for place in consumer.assignment():
                 lane = self._lanes.get(place) or self._lanes.get(place.topic)
-                end = consumer.highwater(place)
-                if end is not None:
-                    behind = max(0, end - await consumer.position(place)) + (lane.waiting if lane is not None else 0)
-                    self._counters.lag.set(behind, {"topic": place.topic, "partition": place.partition})
+                end = consumer.highwater(place) or 0
+                reached = lane.reached.get(place.partition, end) if lane is not None else end
+                self._counters.lag.set(max(0, end - reached), {"topic": place.topic, "partition": place.partition})
             await asyncio.sleep(LAG_SECONDS)
 
     async def _prune(self) -> None:

@@ -67,6 +67,8 @@ class Lane:
         # By partition. Messages before this offset may have been tried by another process, which may have died of
         # them: they go alone, and are counted before they are tried. What comes later was never tried before.
         self._careful_until: dict[int, int] = {}
+        # By partition, the offset of the first message that is not settled.
+        self.reached: dict[int, int] = {}
         self._filled = asyncio.Event()
         self._closing = asyncio.Event()
         self._labels = {"topic": handling.topic}
@@ -80,6 +82,7 @@ class Lane:
     def put(self, letters: Sequence[Letter], end: int) -> None:
         """Adds messages of one partition behind the others. `end`: where the partition ended just now."""
         first = letters[0].record
+        self.reached.setdefault(first.partition, first.offset)
         if first.partition not in self._careful_until:
             self._careful_until[first.partition] = min(first.offset + CAREFUL, end)
         self._letters.extend(letters)
@@ -142,6 +145,7 @@ class Lane:
         self._counters.handled.add(len(letters), self._labels)
         lasts = {letter.record.partition: letter.record.offset for letter in letters}
         for partition, offset in lasts.items():
+            self.reached[partition] = offset + 1
             self._done(TopicPartition(self.handling.topic, partition), offset + 1)
 
     async def _together(self, letters: Sequence[Letter]) -> bool:

@@ -47,7 +47,7 @@ SILENT_MS = 4_000
 STALE_SECONDS = 3.0
 ACKNOWLEDGE_SECONDS = 20.0
 NOTIFY_SECONDS = 0.005
-MISSING_SECONDS = 30.0
+SET_ASIDE_SECONDS = 30.0
 # One fact's own fault: it stays in the outbox, with the later ones of its key, and the others go on.
 UNSENDABLE = (
     MessageSizeTooLargeError,
@@ -105,8 +105,8 @@ class Relay:
         self._tell_again = False
         # Keys whose next fact cannot be sent.
         self._stuck: set[tuple[str, bytes | None]] = set()
-        # Topics that do not exist: finding that out takes seconds, so it is not tried again before this time.
-        self._missing: dict[str, float] = {}
+        # What is not tried again before this time: keys whose fact was refused, and topics that do not exist.
+        self._not_before: dict[object, float] = {}
         self.holding = False
         self._age = meter.create_gauge("shop.outbox.age", "s", "age of the oldest fact that is not yet announced")
         self._sent = meter.create_counter("shop.outbox.sent", "1", "facts announced")
@@ -222,36 +222,44 @@ class Relay:
         acknowledged: list[int],
     ) -> None:
         """Sends the rows in their order and adds the ids of those that were acknowledged, also when it raises."""
-        sent: list[tuple[int, asyncio.Future[Any]]] = []
+        sent: list[tuple[asyncpg.Record, asyncio.Future[Any]]] = []
         failure: BaseException | None = None
         for row in rows:
             session.check()
             key = (row["topic"], row["key"])
-            if monotonic() < self._missing.get(row["topic"], 0):
+            if max(self._not_before.get(key, 0), self._not_before.get(row["topic"], 0)) > monotonic():
                 self._stuck.add(key)
             if key in self._stuck:
                 continue
             try:
-                sent.append((row["id"], await _send_row(producer, row)))
+                sent.append((row, await _send_row(producer, row)))
             except UNSENDABLE as error:
-                self._stuck.add(key)
-                log.warning("a fact cannot be sent", extra={"topic": row["topic"], "error": type(error).__name__})
-                if isinstance(error, UnknownTopicOrPartitionError):
-                    self._missing[row["topic"]] = monotonic() + MISSING_SECONDS
+                self._set_aside(row, error)
             except (TimeoutError, KafkaError, OSError) as error:
                 failure = error
                 break
         if sent:
             await asyncio.wait([future for _, future in sent], timeout=ACKNOWLEDGE_SECONDS)
-        for number, future in sent:
+        for row, future in sent:
             if not future.done():
                 failure = failure or TimeoutError("not acknowledged in time")
-            elif future.exception() is not None:
-                failure = failure or future.exception()
+            elif (refused := future.exception()) is None:
+                acknowledged.append(row["id"])
             else:
-                acknowledged.append(number)
+                failure = failure or refused
+                if isinstance(refused, UNSENDABLE):
+                    self._set_aside(row, refused)
         if failure is not None:
             raise failure
+
+    def _set_aside(self, row: asyncpg.Record, error: BaseException) -> None:
+        """Leaves a fact that is refused, and with it the later ones of its key, in the outbox for a while."""
+        log.warning("a fact cannot be sent", extra={"topic": row["topic"], "error": type(error).__name__})
+        key = (row["topic"], row["key"])
+        self._stuck.add(key)
+        # That a topic does not exist takes seconds to find out.
+        set_aside = row["topic"] if isinstance(error, UnknownTopicOrPartitionError) else key
+        self._not_before[set_aside] = monotonic() + SET_ASIDE_SECONDS
 
     async def _send_watermark(self, session: _Session, producer: AIOKafkaProducer, snapshot: datetime) -> None:
         if self._watermark is None or monotonic() < self._watermark_due:

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from deploy.local.stack import Stack
-from services.chassis import lanes, outbox
+from services.chassis import consumption, kafka, lanes, outbox
 from services.chassis.database import Transaction
 from services.chassis.errors import Conflict, NotNow, TooMuch, Unavailable
 from services.chassis.facts import Fact, Heard, Hears
@@ -301,9 +301,10 @@ async def test_partitions_move_to_a_second_process_and_back_without_repeats(wide
 
 
 async def test_a_long_handler_does_not_lose_the_group(made: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lanes.__dict__, "TOGETHER", 1)
+    monkeypatch.setattr(lanes, "TOGETHER", 1)
     monkeypatch.setattr(
-        "services.chassis.kafka.CONSUMER",
+        kafka,
+        "CONSUMER",
         {
             "auto_offset_reset": "earliest",
             "session_timeout_ms": 6_000,
@@ -324,6 +325,31 @@ async def test_a_long_handler_does_not_lose_the_group(made: Rig, monkeypatch: py
     assert await made.handled(2) == ["long", "next"]
     await made.committed(2)
     assert listening._consumer()._coordinator.generation == generation  # type: ignore[union-attr]
+
+
+async def test_a_lane_that_is_full_gets_no_more_until_it_is_hungry(made: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumption, "FULL", 60)
+    monkeypatch.setattr(consumption, "HUNGRY", 20)
+    monkeypatch.setitem(kafka.CONSUMER, "max_partition_fetch_bytes", 16 * 1024)
+    held = asyncio.Event()
+
+    async def hold(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        await held.wait()
+        await record(app, work, heard)
+
+    values = [f"{number:04}" for number in range(1_000)]
+    await made.send_facts(*(made.fact("k", value) for value in values))
+    listening = await made.listen(made.hears(hold))
+
+    async def full() -> bool:
+        consumer = listening._consumer()
+        return consumer is not None and bool(consumer.paused())
+
+    await until(full)
+    (lane,) = listening._lanes.values()
+    assert 60 < lane.waiting < 500
+    held.set()
+    assert await made.handled(1_000) == values
 
 
 async def test_a_consumer_that_is_silent_though_facts_wait_is_replaced(made: Rig) -> None:

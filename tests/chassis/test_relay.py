@@ -342,3 +342,21 @@ async def test_a_fact_that_cannot_be_sent_holds_back_its_key_and_the_watermark_o
     assert values([records[5]]) == ["after"]
     assert is_watermark(records[6])
     assert as_of(records[6]) > stuck
+
+
+async def test_a_fact_that_the_broker_refuses_holds_back_its_key_only(
+    made: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "MAX_MESSAGE_BYTES", 5_000_000)
+    await made.announce(made.fact("k", "1"), made.fact("big", "x" * 2_000_000), made.fact("big", "after"))
+    made.relay()
+    await made.announce(*(made.fact("k", str(n)) for n in range(2, 6)))
+    records = await made.read(made.topic.name, 5)
+    assert list(dict.fromkeys(values([record for record in records if record.key == b"k"]))) == [
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+    ]
+    assert await made.count("outbox WHERE key = 'big'") == 2
