@@ -65,6 +65,8 @@ class Heard(Generic[M]):
 # raise decides what happens: an outage pauses the partition, anything else counts as an attempt.
 Handler = Callable[[Any, "Transaction", Heard[Any]], Awaitable[None]]
 BatchHandler = Callable[[Any, "Transaction", Sequence[Heard[Any]]], Awaitable[None]]
+# Takes the locks that the handlers of these facts will need.
+LockAhead = Callable[[Any, "Transaction", Sequence[Message]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,15 @@ class Hears:
     With `handlers`, each fact runs in a transaction together with its inbox row. With `batch`, all facts that arrived
     together run in one transaction and there is no inbox: the handler must be safe under repeats and reordering by the
     versions in the facts. Facts of a kind not named are skipped.
+
+    Facts with `handlers` that arrived together share a transaction too. Where their handlers lock rows that facts of
+    other partitions also lock, `lock_ahead` runs before them and takes those locks in one order for all, so that two
+    such transactions never wait for each other. It is left out for a fact that is handled alone.
     """
 
     topic: str
     handlers: Mapping[type[Message], Handler] = field(default_factory=dict)
+    lock_ahead: LockAhead | None = None
     batch: BatchHandler | None = None
     batch_facts: tuple[type[Message], ...] = ()
     # A topic without committed offsets is read from its beginning.

@@ -63,6 +63,7 @@ class Handling:
         self.topic = hears.topic
         self.batch = hears.batch
         self._handlers = hears.handlers
+        self._lock_ahead = hears.lock_ahead
         self._app = app
         kinds = (*hears.handlers, *hears.batch_facts)
         self._kinds: Mapping[str, type[Message]] = {kind.DESCRIPTOR.full_name: kind for kind in kinds}
@@ -102,6 +103,9 @@ class Handling:
             # Only after the inbox rows: they wait for another process that parks one of these just now.
             if await work.connection.fetch(PARKED, self.topic, [letter.record.key for letter in letters]):
                 raise KeyIsParked
+            if self._lock_ahead is not None and len(new) > 1:
+                messages = [letter.message for letter in letters if letter.id in new and letter.message is not None]
+                await self._lock_ahead(self._app, work, messages)
             for letter in letters:
                 if letter.id in new:
                     new.discard(letter.id)  # the same fact may stand in a topic twice
