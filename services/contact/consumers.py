@@ -10,15 +10,15 @@ from datetime import date
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from shop.loyalty.events.v1 import facts_pb2 as loyalty
-from shop.loyalty.v1.loyalty_pb2 import Tier
-from shop.shipping.events.v1 import facts_pb2 as shipping
 
 from services.chassis.database import Transaction
 from services.chassis.facts import Handler, Heard, Hears
 from services.chassis.values import from_money, to_datetime
 from services.contact import store
 from services.contact.domain.timeline import Entry, Kind
+from shop.loyalty.events.v1 import facts_pb2 as loyalty
+from shop.loyalty.v1.loyalty_pb2 import Tier
+from shop.shipping.events.v1 import facts_pb2 as shipping
 
 
 def order_placed(fact: shipping.OrderPlaced) -> tuple[Kind, Timestamp, str]:
@@ -76,9 +76,9 @@ def standing_changed(fact: loyalty.StandingChanged) -> tuple[Kind, Timestamp, st
     """Points came or went; a change without points is not for the timeline."""
     if not fact.points_delta:
         return None
-    tier = _plain(Tier.Name(fact.tier).removeprefix("TIER_")) if fact.tier in Tier.values() else "new"
-    words = f"{fact.points_delta:+d} points: {fact.points} now, as a {tier} customer"
-    return Kind.STANDING_CHANGED, fact.change_time, words
+    known = fact.tier and fact.tier in Tier.values()
+    tier = f", tier {_plain(Tier.Name(fact.tier).removeprefix('TIER_'))}" if known else ""
+    return Kind.STANDING_CHANGED, fact.change_time, f"{fact.points_delta:+d} points: {fact.points} now{tier}"
 
 
 def _entry(told: Callable[[Any], tuple[Kind, Timestamp, str] | None]) -> Handler:

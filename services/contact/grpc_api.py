@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
-from shop.contact.v1 import contact_pb2 as pb
 
 from services.chassis import pages, requests
 from services.chassis.access import NOT_THERE, current_caller
@@ -22,6 +21,7 @@ from services.contact.router import Router
 from services.contact.settings import Settings
 from services.contact.usecases import Touched
 from services.contact.watches import Watches
+from shop.contact.v1 import contact_pb2 as pb
 
 LIVE = (ContactState.WAITING, ContactState.TALKING)
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from time import monotonic
 
 import asyncpg
-from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal, Unavailable
 from services.contact import publishes, queries, store, usecases
 from services.contact.settings import Settings
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-from shop.contact.v1 import contact_pb2 as pb
 
 from services.chassis.values import to_timestamp
 from services.contact.domain.contact import Channel, Contact, ContactState
@@ -14,6 +13,7 @@ from services.contact.domain.timeline import Entry, Kind
 from services.contact.notes import Notes
 from services.contact.publishes import CHANNELS
 from services.contact.store import Offer
+from shop.contact.v1 import contact_pb2 as pb
 
 CHANNEL_OF = {number: channel for channel, number in CHANNELS.items()}
 STATUSES = {status: pb.AgentStatus.Value(f"AGENT_STATUS_{status.name}") for status in AgentStatus}

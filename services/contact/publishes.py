@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
-from shop.contact.events.v1 import facts_pb2 as facts
-from shop.contact.v1.contact_options_pb2 import Channel as ChannelMessage
-from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_timestamp
 from services.contact.domain.contact import AnswerPromiseMissed, Channel, Contact, Ended
 from services.contact.domain.hotline import HotlineStatus
+from shop.contact.events.v1 import facts_pb2 as facts
+from shop.contact.v1.contact_options_pb2 import Channel as ChannelMessage
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 INTERACTIONS = Topic(
     "shop.contact.interactions.v1",

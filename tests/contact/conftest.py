@@ -12,9 +12,6 @@ from uuid import uuid4
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from shop.access.v1.access_pb2 import ROLE_AGENT, ROLE_CUSTOMER, ROLE_OPERATOR
-from shop.contact.v1 import contact_pb2 as pb
-from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE, CHANNEL_VIDEO, Channel
 
 from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
@@ -23,6 +20,9 @@ from services.chassis.migrations import migrate
 from services.chassis.service import Runtime
 from services.contact.__main__ import ContactCentre
 from services.contact.settings import Settings
+from shop.access.v1.access_pb2 import ROLE_AGENT, ROLE_CUSTOMER, ROLE_OPERATOR
+from shop.contact.v1 import contact_pb2 as pb
+from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE, CHANNEL_VIDEO, Channel
 
 SQL = Path("services/contact/sql")
 OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")
@@ -35,6 +35,7 @@ TIMES = {
     "heartbeats": ("beat_time",),
     "agents": ("last_complete_time",),
     "hotline": ("publish_time",),
+    "timeline": ("occur_time",),
 }
 
 

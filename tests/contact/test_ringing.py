@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from shop.contact.v1 import contact_pb2 as pb
-from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE
 
 from services.chassis.database import Database
 from services.contact.domain.routing import AgentBusy, OfferGone, OfferNotFound
+from shop.contact.v1 import contact_pb2 as pb
+from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE
 from tests.contact.conftest import Replica, facts, offer_at, pass_time, ringing, told
 
 

@@ -1,0 +1,178 @@
+"""Whatever customers, agents, routers and the clock do, in whatever order: the rules hold on the real tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from services.chassis.database import Database
+from services.chassis.errors import Conflict, Refusal
+from shop.contact.v1 import contact_pb2 as pb
+from tests.contact.conftest import Replica, clear, facts, pass_time
+
+CUSTOMERS = ("cus_1", "cus_2", "cus_3")
+AGENTS = ("ada", "bea")
+
+Step = tuple[str, Any]
+customers = st.sampled_from(CUSTOMERS)
+agents = st.sampled_from(AGENTS)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("press"), customers),
+        st.tuples(st.just("leave"), customers),
+        st.tuples(st.just("accept"), agents),
+        st.tuples(st.just("accept"), agents),
+        st.tuples(st.just("decline"), agents),
+        st.tuples(st.just("complete"), agents),
+        st.tuples(st.just("away"), agents),
+        st.tuples(st.just("back"), agents),
+        st.tuples(st.just("route"), st.none()),
+        st.tuples(st.just("route"), st.none()),
+        # With the agents whose desks were alive meanwhile.
+        st.tuples(st.just("pass"), st.tuples(st.sampled_from([1, 3, 5, 6, 11, 16]), st.sets(agents))),
+    ),
+    min_size=5,
+    max_size=25,
+)
+
+# Each finds rows where a rule is broken.
+RULES = {
+    "a contact has one assignment": (
+        "SELECT contact_id FROM offers WHERE state = 'accepted' GROUP BY contact_id HAVING count(*) > 1"
+    ),
+    "a contact was taken if and only if it was answered, and by whom": (
+        "SELECT c.contact_id FROM contacts c LEFT JOIN offers o ON o.contact_id = c.contact_id AND o.state = 'accepted'"
+        " WHERE (c.answer_time IS NULL) <> (o.offer_id IS NULL) OR c.agent_id IS DISTINCT FROM o.agent_id"
+    ),
+    "an agent talks to whom it is said to talk to": (
+        "SELECT a.agent_id FROM agents a LEFT JOIN contacts c ON c.agent_id = a.agent_id AND c.state = 'talking'"
+        " WHERE a.contact_id IS DISTINCT FROM c.contact_id"
+    ),
+    "nothing rings for a contact that does not wait": (
+        "SELECT o.offer_id FROM offers o JOIN contacts c USING (contact_id)"
+        " WHERE o.state = 'pending' AND c.state <> 'waiting'"
+    ),
+    "nothing rings at a desk where somebody talks": (
+        "SELECT o.offer_id FROM offers o JOIN agents a USING (agent_id)"
+        " WHERE o.state = 'pending' AND a.contact_id IS NOT NULL"
+    ),
+    "the end has its time": (
+        "SELECT contact_id FROM contacts WHERE (end_time IS NULL) <> (state IN ('waiting', 'talking'))"
+    ),
+    "answered in time is no miss, late is": (
+        "SELECT contact_id FROM contacts WHERE answer_time IS NOT NULL"
+        " AND promise_missed <> (answer_time - press_time > interval '15 s')"
+    ),
+    "who gave up after 5 s was missed, who did sooner was not": (
+        "SELECT contact_id FROM contacts WHERE state = 'abandoned'"
+        " AND promise_missed <> (end_time - press_time > interval '5 s')"
+    ),
+    "the timeline has each press, answer, miss and end once": (
+        "SELECT c.contact_id FROM contacts c WHERE (SELECT array_agg(kind ORDER BY kind) FROM timeline t"
+        " WHERE t.contact_id = c.contact_id) IS DISTINCT FROM array_remove(ARRAY["
+        " CASE WHEN promise_missed THEN 'answer_promise_missed' END,"
+        " CASE WHEN answer_time IS NOT NULL THEN 'contact_answered' END,"
+        " CASE WHEN end_time IS NOT NULL THEN 'contact_ended' END, 'contact_pressed'], NULL)"
+    ),
+}
+# What holds once a router has looked.
+AFTER_ROUTING = {
+    "an offer that rings is alive, at a desk that is there": (
+        "SELECT o.offer_id FROM offers o JOIN agents a USING (agent_id) JOIN heartbeats h USING (agent_id)"
+        " WHERE o.state = 'pending' AND (a.status <> 'available' OR o.expire_time <= now() - interval '1 s'"
+        " OR h.beat_time <= now() - interval '7 s')"
+    ),
+    "nobody waits unheard while a desk is idle and was not rung in the last 5 s": (
+        "SELECT c.contact_id FROM contacts c, agents a JOIN heartbeats h USING (agent_id)"
+        " WHERE c.state = 'waiting' AND a.status = 'available' AND a.contact_id IS NULL"
+        " AND h.beat_time > now() - interval '5 s'"
+        " AND NOT EXISTS (SELECT FROM offers o WHERE o.contact_id = c.contact_id AND o.state = 'pending')"
+        " AND NOT EXISTS (SELECT FROM offers o WHERE o.agent_id = a.agent_id AND (o.state = 'pending'"
+        " OR o.contact_id = c.contact_id AND o.create_time > now() - interval '5.5 s'))"
+    ),
+    "a wait longer than promised is noted": (
+        "SELECT contact_id FROM contacts WHERE state = 'waiting' AND NOT promise_missed"
+        " AND press_time < now() - interval '15.5 s'"
+    ),
+}
+
+
+async def play(replica: Replica, story: list[Step]) -> None:
+    database = replica.database
+    await clear(database)
+    for agent_id in AGENTS:
+        await replica.agent(agent_id)
+    for name, about in story:
+        try:
+            await act(replica, name, about)
+        except Refusal as refusal:  # it changes nothing, and that is checked
+            assert not isinstance(refusal, Conflict), "nobody waits for each other in a circle"
+        await check(database, RULES)
+        if name == "route":
+            await check(database, AFTER_ROUTING)
+    missed = await database.pool.fetchval("SELECT count(*) FROM contacts WHERE promise_missed")
+    ended = await database.pool.fetchval("SELECT count(*) FROM contacts WHERE end_time IS NOT NULL")
+    assert await facts(database, "AnswerPromiseMissed") == missed
+    assert await facts(database, "InteractionRecorded") == ended
+
+
+async def act(replica: Replica, name: str, about: Any) -> None:
+    database = replica.database
+    match name:
+        case "press":
+            await replica.press(about)
+        case "leave":
+            rows = await database.fetch("SELECT contact_id FROM contacts WHERE customer_id = $1", about)
+            for row in rows:
+                await replica.leave(pb.Contact(contact_id=row["contact_id"], customer_id=about))
+        case "accept" | "decline":
+            # Also offers that ended long ago: a desk may be behind.
+            rows = await database.fetch(
+                "SELECT offer_id FROM offers WHERE agent_id = $1 ORDER BY create_time DESC LIMIT 2", about
+            )
+            answer: Callable[[str, str], Coroutine[Any, Any, Any]] = getattr(replica, name)
+            results = await asyncio.gather(*(answer(about, row["offer_id"]) for row in rows), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    assert isinstance(result, Refusal), result
+                    assert not isinstance(result, Conflict), result
+        case "complete":
+            contact_id = await database.pool.fetchval("SELECT contact_id FROM agents WHERE agent_id = $1", about)
+            await replica.complete(about, contact_id or "con_none")
+        case "away":
+            await replica.status(about, pb.AGENT_STATUS_AWAY)
+        case "back":
+            await replica.beat(about)
+            await replica.status(about, pb.AGENT_STATUS_AVAILABLE)
+        case "route":
+            await asyncio.gather(replica.route(), Replica(database).route())
+        case "pass":
+            seconds, alive = about
+            await pass_time(database, seconds, alive=tuple(alive))
+
+
+async def check(database: Database, rules: dict[str, str]) -> None:
+    broken = " UNION ALL ".join(f"SELECT $r${rule}$r$ AS rule, * FROM ({rows})" for rule, rows in rules.items())
+    assert [row["rule"] for row in await database.fetch(broken)] == []
+
+
+def test_the_rules_hold_whatever_happens(database_url: str) -> None:
+    with asyncio.Runner() as runner:
+        database = Database(database_url, "contact", pool_size=6)
+        runner.run(database.open())
+        replica = Replica(database)
+
+        @examples(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(steps)
+        def plays(story: list[Step]) -> None:
+            runner.run(play(replica, story))
+
+        try:
+            plays()
+        finally:
+            runner.run(database.close())
