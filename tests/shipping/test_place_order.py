@@ -252,7 +252,7 @@ async def test_lists_in_pages_newest_first_with_as_many_queries_for_many_as_for_
         await desk.api.ListOrders(pb.ListOrdersRequest(customer_id="cus_1", page_size=size))
         return len(logged)
 
-    assert await queries(1) == await queries(5)
+    assert 0 < await queries(1) == await queries(5)
 
 
 async def test_a_page_token_of_another_list_is_refused(desk: Desk) -> None:
