@@ -25,14 +25,13 @@ from services.chassis.database import Database
 from services.chassis.errors import Unavailable
 from services.chassis.facts import Hears
 from services.chassis.handling import Handling
-from services.chassis.lanes import Counters, Lane
+from services.chassis.lanes import Counters, Lane, Patience
 from services.chassis.waiting import Pause, first_to_end
 
 log = logging.getLogger(__name__)
 
 # How many lanes may use the database at once; the rest of the pool is for those who wait for an answer.
 CONCURRENCY = 4
-ATTEMPTS = 5
 # A lane with more messages than this is not given more, until it has less than that.
 FULL, HUNGRY = 2_000, 500
 COMMIT_SECONDS = 0.05
@@ -67,14 +66,11 @@ class Consumption:
         app: object,
         *,
         meter: Meter | None = None,
-        attempts: int = ATTEMPTS,
-        pause_seconds: tuple[float, float] = (0.1, 2.0),
+        patience: Patience | None = None,
         group_instance_id: str | None = None,
         silent_seconds: float = SILENT_SECONDS,
     ) -> None:
-        """`attempts`: how often a message is tried; `pause_seconds`: first and longest wait between two attempts.
-
-        With a `group_instance_id`, which must be the process's own, a restart within the session timeout moves no
+        """With a `group_instance_id`, which must be the process's own, a restart within the session timeout moves no
         partitions.
         """
         self._service = service
@@ -82,8 +78,7 @@ class Consumption:
         self._bootstrap = bootstrap
         self._handlings = {heard.topic: Handling(service, database, heard, app) for heard in hears}
         self._counters = Counters(meter or NoOpMeter("consumption"))
-        self._attempts = attempts
-        self._pause_seconds = pause_seconds
+        self._patience = patience or Patience()
         self._group_instance_id = group_instance_id
         self._silent_seconds = silent_seconds
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -180,10 +175,7 @@ class Consumption:
         handling = self._handlings[place.topic]
         name = place.topic if handling.batch is not None else place
         if name not in self._lanes:
-            self._lanes[name] = Lane(
-                handling, self._slots, self._counters, self._finished, self._attempts,
-                lambda: Pause(*self._pause_seconds),
-            )  # fmt: skip
+            self._lanes[name] = Lane(handling, self._slots, self._counters, self._finished, self._patience)
         return self._lanes[name]
 
     def _balance(self, consumer: AIOKafkaConsumer) -> None:

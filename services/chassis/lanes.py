@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice, takewhile
 
 import grpc
@@ -33,6 +34,15 @@ RACES = 5
 NEVER_FINISHED = "NEVER_FINISHED"
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a message is tried, and the shortest and longest wait in seconds between attempts and in outages."""
+
+    attempts: int = 5
+    between: tuple[float, float] = (0.1, 2.0)
+    outage: tuple[float, float] = (0.2, 5.0)
+
+
 class Counters:
     """What is measured of consumption."""
 
@@ -53,16 +63,14 @@ class Lane:
         slots: asyncio.Semaphore,
         counters: Counters,
         done: Callable[[TopicPartition, int], None],
-        attempts: int,
-        pause: Callable[[], Pause],
+        patience: Patience,
     ) -> None:
         self.handling = handling
         # Held while the database works for this lane, and never while it waits.
         self._slots = slots
         self._counters = counters
         self._done = done
-        self._most_attempts = attempts
-        self._pause = pause
+        self.patience = patience
         self._letters: deque[Letter] = deque()
         # By partition. Messages before this offset may have been tried by another process, which may have died of
         # them: they go alone, and are counted before they are tried. What comes later was never tried before.
@@ -165,13 +173,13 @@ class Lane:
     async def _alone(self, letter: Letter) -> None:
         """Handles one message, in as many attempts as it gets, or moves it to the dead-letter topic."""
         attempt = _Attempt(self)
-        pause = self._pause()
+        pause = Pause(*self.patience.between)
         while True:
             tries = 0
             try:
                 async with self._slots:
                     tries = await attempt.count(letter)
-                    if tries <= self._most_attempts:
+                    if tries <= self.patience.attempts:
                         await self.handling.together([letter], counted=True)
                         return
                 await self._park(letter, NEVER_FINISHED, tries - 1)
@@ -185,7 +193,7 @@ class Lane:
                     continue
                 self._counters.failed.add(1, self._labels)
                 log.warning("handling failed", extra=_where(letter) | {"error": name_of(error), "attempt": tries})
-                if tries < self._most_attempts:
+                if tries < self.patience.attempts:
                     await self.sleep(pause.next())
                     continue
                 await self._park(letter, name_of(error), tries)
@@ -194,7 +202,7 @@ class Lane:
     async def _park(self, letter: Letter, reason: str, tries: int, *, behind: bool = False) -> bool:
         """As `Handling.park`, for as long as it takes."""
         attempt = _Attempt(self)
-        pause = self._pause()
+        pause = Pause(*self.patience.between)
         while True:
             try:
                 async with self._slots:
@@ -240,7 +248,7 @@ class _Attempt:
         # A count that could not be taken back since the database was away.
         self._owed = False
         self._races = 0
-        self._pause = Pause(0.2, 5.0)
+        self._pause = Pause(*lane.patience.outage)
 
     async def count(self, letter: Letter) -> int:
         tries = await self._lane.handling.count(letter)

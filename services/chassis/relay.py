@@ -47,7 +47,7 @@ SILENT_MS = 4_000
 STALE_SECONDS = 3.0
 ACKNOWLEDGE_SECONDS = 20.0
 NOTIFY_SECONDS = 0.005
-SET_ASIDE_SECONDS = 30.0
+SET_ASIDE_SECONDS = 10.0
 # One fact's own fault: it stays in the outbox, with the later ones of its key, and the others go on.
 UNSENDABLE = (
     MessageSizeTooLargeError,
@@ -233,6 +233,9 @@ class Relay:
                 continue
             try:
                 sent.append((row, await _send_row(producer, row)))
+            except MessageSizeTooLargeError as error:  # refused here, at no cost: tried each time
+                _log_refused(row, error)
+                self._stuck.add(key)
             except UNSENDABLE as error:
                 self._set_aside(row, error)
             except (TimeoutError, KafkaError, OSError) as error:
@@ -253,8 +256,8 @@ class Relay:
             raise failure
 
     def _set_aside(self, row: asyncpg.Record, error: BaseException) -> None:
-        """Leaves a fact that is refused, and with it the later ones of its key, in the outbox for a while."""
-        log.warning("a fact cannot be sent", extra={"topic": row["topic"], "error": type(error).__name__})
+        """Leaves a fact that the broker refuses, and with it the later ones of its key, in the outbox for a while."""
+        _log_refused(row, error)
         key = (row["topic"], row["key"])
         self._stuck.add(key)
         # That a topic does not exist takes seconds to find out.
@@ -283,6 +286,10 @@ class Relay:
         async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
             await asyncio.gather(*futures)
         self._watermark_due = monotonic() + WATERMARK_SECONDS * 0.9
+
+
+def _log_refused(row: asyncpg.Record, error: BaseException) -> None:
+    log.warning("a fact cannot be sent", extra={"topic": row["topic"], "error": type(error).__name__})
 
 
 async def _send_row(producer: AIOKafkaProducer, row: asyncpg.Record) -> asyncio.Future[Any]:

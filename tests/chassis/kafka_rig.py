@@ -22,6 +22,7 @@ from services.chassis.consumption import Consumption
 from services.chassis.database import Database, Transaction
 from services.chassis.facts import Fact, Heard, Hears, Topic
 from services.chassis.kafka import dead_letter_topic, ensure_topics
+from services.chassis.lanes import Patience
 from services.chassis.migrations import migrate
 from services.chassis.relay import Relay
 
@@ -86,8 +87,10 @@ class Rig:
     def hears(self, handler: Callable[[Any, Transaction, Heard[Any]], Awaitable[None]] | None = None) -> Hears:
         return Hears(self.topic.name, {StringValue: handler or record})
 
-    async def listen(self, *hears: Hears, service: str | None = None, **settings: Any) -> Consumption:
-        settings = {"pause_seconds": (0.01, 0.05), **settings}
+    async def listen(
+        self, *hears: Hears, service: str | None = None, attempts: int = 5, **settings: Any
+    ) -> Consumption:
+        settings = {"patience": Patience(attempts, (0.01, 0.05), (0.01, 0.05)), **settings}
         listening = Consumption(
             service or self.service, self.database, self.bootstrap, hears or (self.hears(),), self.app, **settings
         )
@@ -129,20 +132,20 @@ class Rig:
         rows = await self.database.fetch("SELECT key, parked, replayed FROM parked_keys ORDER BY key")
         return [(row["key"].decode(), row["parked"], row["replayed"]) for row in rows]
 
-    async def committed(self, total: int, group: str | None = None) -> None:
-        """Returns once the group's committed offsets add up to the total."""
+    async def committed(self, total: int, group: str | None = None) -> list[int]:
+        """The group's committed offset of each partition, once they add up to the total."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap, group_id=group or self.service, enable_auto_commit=False
         )
         await consumer.start()
         try:
-
-            async def there() -> bool:
-                places = [TopicPartition(self.topic.name, number) for number in range(self.topic.partitions)]
-                offsets = [await consumer.committed(place) or 0 for place in places]
-                return sum(offsets) >= total
-
-            await until(there)
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    places = [TopicPartition(self.topic.name, number) for number in range(self.topic.partitions)]
+                    offsets = [await consumer.committed(place) or 0 for place in places]
+                    if sum(offsets) >= total:
+                        return offsets
+                    await asyncio.sleep(0.02)
         finally:
             await consumer.stop()
 
