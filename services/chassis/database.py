@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -27,6 +27,8 @@ OUTAGES: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.CannotConnectNowError,
+    # What asyncpg says of a connection on which the server has taken its leave, until it is closed.
+    asyncpg.InternalClientError,
 )
 # Lost a race that a repeat from the start wins.
 RACES: tuple[type[BaseException], ...] = (
@@ -154,7 +156,9 @@ class Database:
                     raise
                 raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
         finally:
-            await asyncio.shield(pool.release(connection))
+            # The transaction is over by now: a connection that breaks on its way back is replaced, nothing is lost.
+            with suppress(*OUTAGES, asyncpg.InterfaceError):
+                await asyncio.shield(pool.release(connection))
         work.committed()
         if work.has_facts:
             self.wake_relay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -103,6 +104,27 @@ async def test_a_lost_connection_is_an_outage(database: Database) -> None:
     assert refused.value.reason == "DATABASE_AWAY"
     async with database.transaction() as tx:
         assert await tx.connection.fetchval("SELECT 1") == 1
+
+
+async def test_what_is_committed_stays_a_success_when_the_connection_breaks_afterwards(
+    database: Database, infrastructure: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, broken = asyncpg.pool.Pool.release, []
+
+    async def break_and_release(pool: Any, connection: Any, **options: Any) -> None:
+        killer = await asyncpg.connect(infrastructure.database_server_url)
+        broken.append(await killer.fetchval("SELECT pg_terminate_backend($1, 5000)", connection.get_server_pid()))
+        await killer.close()
+        await release(pool, connection, **options)
+
+    after = []
+    monkeypatch.setattr(asyncpg.pool.Pool, "release", break_and_release)
+    async with database.transaction() as tx:
+        await tx.connection.execute("INSERT INTO trial VALUES (1, 1)")
+        tx.after_commit(lambda: after.append("done"))
+    monkeypatch.undo()
+    assert (broken, after) == ([True], ["done"])
+    assert len(await database.fetch("SELECT * FROM trial")) == 1
 
 
 async def test_a_mistake_of_ours_is_no_outage(database: Database) -> None:
