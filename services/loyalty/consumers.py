@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from shop.shipping.events.v1 import facts_pb2 as shipping
-from shop.shipping.v1 import shipping_pb2
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
 
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import from_money, to_datetime
-from services.loyalty import usecases
+from services.loyalty import store, usecases
 from services.loyalty.domain.money import Money
 from services.loyalty.domain.standing import DeliveredParcel
 from services.loyalty.domain.upgrades import Outcome, PlacedOrder
 from services.loyalty.hotline import HEARS_HOTLINE
+from shop.shipping.events.v1 import facts_pb2 as shipping
+from shop.shipping.v1 import shipping_pb2
 
 
 async def on_order_placed(app: object, tx: Transaction, heard: Heard[shipping.OrderPlaced]) -> None:
@@ -51,6 +54,18 @@ async def on_shipment_delivered(app: object, tx: Transaction, heard: Heard[shipp
     )
 
 
+async def lock_ahead(app: object, tx: Transaction, messages: Sequence[Message]) -> None:
+    """Locks the orders, then the customers, of facts that share a transaction."""
+    orders: dict[str, str] = {}
+    customers: set[str] = set()
+    for told in messages:
+        if not isinstance(told, shipping.ShipmentDelivered):
+            orders[told.order_id] = told.customer_id  # type: ignore[attr-defined]
+        if isinstance(told, shipping.OrderPlaced | shipping.ShipmentDelivered):
+            customers.add(told.customer_id)
+    await store.lock_ahead(tx.connection, orders, customers)
+
+
 def _placed(told: shipping.OrderPlaced) -> PlacedOrder:
     currencies = {told.goods_total.currency_code, *(item.unit_price.currency_code for item in told.items)}
     return PlacedOrder(
@@ -71,6 +86,7 @@ HEARS = (
             shipping.OrderPlaced: on_order_placed,
             shipping.OrderCancelled: on_order_cancelled,
         },
+        lock_ahead,
     ),
     Hears(
         "shop.shipping.shipments.v1",
@@ -79,6 +95,7 @@ HEARS = (
             shipping.UpgradeNotApplied: on_upgrade_not_applied,
             shipping.ShipmentDelivered: on_shipment_delivered,
         },
+        lock_ahead,
     ),
     HEARS_HOTLINE,
 )

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import asyncpg
 from google.type.money_pb2 import Money as MoneyMessage
-from shop.loyalty.v1 import loyalty_pb2 as pb
 
 from services.chassis import pages
 from services.chassis.access import current_caller
@@ -22,6 +21,7 @@ from services.loyalty.domain.standing import Reason, Standing
 from services.loyalty.domain.upgrades import State
 from services.loyalty.hotline import Hotline
 from services.loyalty.publishes import TIERS
+from shop.loyalty.v1 import loyalty_pb2 as pb
 
 REASONS = {reason: pb.PointsReason.Value(f"POINTS_REASON_{reason.name}") for reason in Reason}
 STATES = {state: pb.UpgradeState.Value(f"UPGRADE_STATE_{state.name}") for state in State}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
-from shop.contact.v1.contact_options_pb2 import ContactOptions
-
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import Unavailable
 from services.chassis.facts import Heard, Hears
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 REFRESH_SECONDS = 1.0
 

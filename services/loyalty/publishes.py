@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from shop.loyalty.events.v1 import facts_pb2 as facts
-from shop.loyalty.v1 import loyalty_pb2 as pb
-
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_money, to_timestamp
 from services.loyalty.domain.standing import StandingChanged, Tier
 from services.loyalty.domain.upgrades import Decision
+from shop.loyalty.events.v1 import facts_pb2 as facts
+from shop.loyalty.v1 import loyalty_pb2 as pb
 
 UPGRADES = Topic("shop.loyalty.upgrades.v1", (facts.UpgradeGranted, facts.UpgradeDeclined), retention_days=30)
 STANDING = Topic("shop.loyalty.standing.v1", (facts.StandingChanged,), compacted=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -37,6 +37,17 @@ class Place:
 
     order_time: datetime | None
     currency: str | None
+
+
+async def lock_ahead(connection: Connection, orders: Mapping[str, str], customers: Iterable[str]) -> None:
+    """Locks orders, then customers, each in the order of their ids. `orders` says whose each is."""
+    await connection.execute(
+        "SELECT lock_ahead($1, $2, $3, $4)",
+        list(orders),
+        list(orders.values()),
+        list(customers),
+        TIER_RULE.version,
+    )
 
 
 async def lock_standing(connection: Connection, customer_id: str) -> tuple[Standing, datetime]:

@@ -11,10 +11,6 @@ from uuid import uuid4
 
 import pytest
 from google.protobuf.message import Message
-from shop.access.v1.access_pb2 import ROLE_OPERATOR
-from shop.loyalty.v1 import loyalty_pb2 as pb
-from shop.shipping.events.v1 import facts_pb2 as shipping
-from shop.shipping.v1 import shipping_pb2
 
 from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
@@ -25,6 +21,10 @@ from services.chassis.values import to_money, to_timestamp
 from services.loyalty.consumers import HEARS
 from services.loyalty.grpc_api import LoyaltyApi
 from services.loyalty.hotline import Hotline
+from shop.access.v1.access_pb2 import ROLE_OPERATOR
+from shop.loyalty.v1 import loyalty_pb2 as pb
+from shop.shipping.events.v1 import facts_pb2 as shipping
+from shop.shipping.v1 import shipping_pb2
 
 SQL = Path("services/loyalty/sql")
 OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from services.loyalty.hotline import Hotline
 from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE, ContactOptions
-
-from services.loyalty.hotline import Hotline
 from tests.loyalty.conftest import Shop
 
 

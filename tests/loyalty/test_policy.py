@@ -8,11 +8,11 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
-from shop.loyalty.v1 import loyalty_pb2 as pb
 
 from services.chassis.errors import InvalidInput, NotFound
 from services.chassis.values import to_money, to_timestamp
 from services.loyalty.domain.policy import PolicyNotAfterActive
+from shop.loyalty.v1 import loyalty_pb2 as pb
 from tests.loyalty.conftest import Shop, order_placed
 
 

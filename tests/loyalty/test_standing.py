@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from shop.loyalty.events.v1 import facts_pb2 as facts
-from shop.loyalty.v1 import loyalty_pb2 as pb
 
 from services.chassis.errors import InvalidInput
 from services.loyalty import usecases
 from services.loyalty.domain.standing import TIER_RULE, NegativePoints
+from shop.loyalty.events.v1 import facts_pb2 as facts
+from shop.loyalty.v1 import loyalty_pb2 as pb
 from tests.loyalty.conftest import Shop, delivered, new_id
 
 

@@ -9,13 +9,13 @@ from decimal import Decimal
 
 import pytest
 from google.protobuf.message import Message
+
+from services.chassis.errors import NotFound
+from services.chassis.values import from_money, to_money
 from shop.loyalty.events.v1 import facts_pb2 as facts
 from shop.loyalty.v1 import loyalty_pb2 as pb
 from shop.shipping.events.v1 import facts_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2
-
-from services.chassis.errors import NotFound
-from services.chassis.values import from_money, to_money
 from tests.loyalty.conftest import NOON, Shop, cancelled, new_id, not_applied, order_placed, upgraded
 
 COST = Decimal("9.90")
@@ -36,7 +36,7 @@ async def test_a_regular_is_surprised(shop: Shop) -> None:
     (granted,) = await shop.announced(facts.UpgradeGranted)
     assert (granted.order_id, granted.customer_id, granted.version) == (order.order_id, order.customer_id, 1)
     assert (granted.policy_version, granted.cost) == (1, to_money(COST, "EUR"))
-    assert granted.reason == "a surprise for a regular of the house: 412 points in the last 365 days"
+    assert granted.reason == "a surprise for a regular customer: 412 points in the last 365 days"
     decision = await shop.decision(order.order_id)
     assert (decision.granted, decision.reason, decision.state) == (True, "GRANTED", pb.UPGRADE_STATE_RESERVED)
     assert decision.monthly_budget_left == to_money(Decimal("19990.10"), "EUR")
@@ -118,7 +118,9 @@ async def test_two_orders_of_one_customer_at_once_are_one_surprise(shop: Shop) -
         await asyncio.gather(*(shop.hear(order_placed(customer)) for _ in range(2)))
     assert len(await shop.announced(facts.UpgradeGranted)) == 5
     declined = await shop.announced(facts.UpgradeDeclined)
-    assert [one.reason for one in declined] == ["0 days since the last surprise, 14 are needed"] * 5
+    assert [one.reason for one in declined] == [
+        "0 days since the last surprise, 14 days between surprises are needed"
+    ] * 5
     await shop.audit()
 
 

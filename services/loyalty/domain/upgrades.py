@@ -21,9 +21,11 @@ from enum import StrEnum
 
 from services.loyalty.domain.money import Money
 from services.loyalty.domain.policy import UpgradePolicy
-from services.loyalty.domain.standing import TIER_RULE
+from services.loyalty.domain.standing import TIER_RULE, Tier
 
 GRANTED = "GRANTED"
+# How a customer is spoken of to the customer.
+ADDRESSED = {Tier.NEW: "a new customer", Tier.REGULAR: "a regular customer", Tier.FRIEND: "a friend of the house"}
 ZERO = Decimal(0)
 
 
@@ -227,7 +229,7 @@ def decide(order: PlacedOrder, basis: Basis, budgets: Budgets | None) -> Decisio
         month_left,
         day_left,
         _sentence(order, outcomes, policy, Money(month_left, policy.currency)),
-        f"a surprise for a {TIER_RULE.tier(basis.qualifying_points).name.lower()} of the house:"
+        f"a surprise for {ADDRESSED[TIER_RULE.tier(basis.qualifying_points)]}:"
         f" {basis.qualifying_points} points in the last {TIER_RULE.days} days",
     )
 
@@ -276,7 +278,7 @@ def _order_value(order: PlacedOrder, policy: UpgradePolicy) -> RuleOutcome:
 
 def _days_since_last(order: PlacedOrder, policy: UpgradePolicy, last: datetime | None) -> RuleOutcome:
     wanted = timedelta(days=policy.minimum_days_since_last)
-    needed = f"{policy.minimum_days_since_last} are needed"
+    needed = f"{policy.minimum_days_since_last} days between surprises are needed"
     if last is None:
         return RuleOutcome("DAYS_SINCE_LAST", True, f"the customer was never surprised before, {needed}")
     # An order decided late may be older than the last surprise: then there is no day between them.

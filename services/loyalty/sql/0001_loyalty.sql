@@ -165,6 +165,18 @@ BEGIN
     LEFT JOIN budgets d ON d.period = 'day' AND d.first_day = placed_day AND d.currency = in_force.currency;
 END $$;
 
+-- Locks orders, then customers, each in the order of their ids: for facts that are handled in one transaction.
+CREATE FUNCTION lock_ahead(orders text [], owners text [], customers text [], rule bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO upgrades (order_id, customer_id) SELECT * FROM unnest(orders, owners) AS o (id, owner) ORDER BY id
+    ON CONFLICT DO NOTHING;
+    PERFORM FROM upgrades WHERE order_id = ANY(orders) ORDER BY order_id FOR UPDATE;
+    INSERT INTO standings (customer_id, rule_version) SELECT id, rule FROM unnest(customers) AS c (id) ORDER BY id
+    ON CONFLICT DO NOTHING;
+    PERFORM FROM standings WHERE customer_id = ANY(customers) ORDER BY customer_id FOR UPDATE;
+END $$;
+
 -- Locks the budgets of an order's month and day, and tells what is given away of them.
 CREATE FUNCTION lock_budgets(month date, day date, paid_in text) RETURNS TABLE (
     month_reserved numeric,
