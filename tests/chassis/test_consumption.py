@@ -77,6 +77,7 @@ async def test_offsets_are_committed_only_up_to_what_the_database_has_committed(
     listening = await wide.listen(wide.hears(hold))
     await wide.send_facts(wide.fact("a", "1"), partition=0)
     await wide.committed(1)
+    assert await wide.count("handled") == 1
     await wide.send_facts(wide.fact("a", "2"), wide.fact("a", "3"), partition=0)
     await within(reached.wait())
     await wide.send_facts(wide.fact("b", "other"), partition=1)
