@@ -12,6 +12,7 @@ from services.chassis import telemetry
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import NotNow, Unavailable
 from services.shipping import store
+from services.shipping.domain.order import Allocation, OrderState, Refused
 from services.shipping.usecases import ordering as module
 from services.shipping.usecases.ordering import Ordering
 from shop.inventory.v1 import inventory_pb2
@@ -244,11 +245,25 @@ async def test_giving_up_goes_on_where_it_stopped(desk: Desk) -> None:
     (row,) = await desk.database.fetch("SELECT order_id FROM orders")
     order = await desk.ordering.give_up(row["order_id"])
     await desk.ordering.release(order)
+    # Inventory would repeat the answer it kept of the first commit, if it were asked with the same request id.
+    late = await desk.ordering.commit(order)
+    assert isinstance(late, Refused)
+    assert late.details == {"cause": "ORDER_RELEASED"}
     with pytest.raises(NotNow) as refused:
         await desk.api.PlaceOrder(request)
     assert refused.value.reason == "ORDER_GIVEN_UP"
     assert await desk.kinds() == ["OrderRejected"]
     assert desk.inventory.free("boot") == 5
+
+
+async def test_a_late_refusal_and_a_late_commit_change_nothing(desk: Desk) -> None:
+    order = await desk.order(("shoe", 1))
+    refused = Refused("OUT_OF_STOCK", "too late", {})
+    assert (await desk.ordering.settle(order.order_id, refused)).state is OrderState.CONFIRMED
+    await desk.cancel(order)
+    late = [Allocation("shoe", "vienna-1", 1)]
+    assert (await desk.ordering.settle(order.order_id, late)).state is OrderState.CANCELLED
+    assert await desk.kinds() == ["OrderPlaced", "OrderCancelled"]
 
 
 async def test_while_inventory_is_away_for_good_nothing_is_decided(desk: Desk) -> None:
