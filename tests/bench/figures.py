@@ -128,6 +128,14 @@ def paired(ours: Measured, ruler: Measured, figure_of: Callable[[Run], float]) -
     return median(figure_of(a) / figure_of(b) for a, b in zip(ours.runs, ruler.runs, strict=True))
 
 
+def by_rate(run: Run) -> float:
+    return run.per_second
+
+
+def by_server_cpu(run: Run) -> float:
+    return run.cpu_per_call("server")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the report: ours, what it is measured against, and what that says."""

@@ -16,11 +16,6 @@ import psutil
 Pids = Callable[[], Iterable[int]]
 
 
-def process(pid: int) -> Pids:
-    """Just that process."""
-    return lambda: (pid,)
-
-
 def tree(pid: int) -> Pids:
     """A process with all its descendants, such as PostgreSQL's server with its backends."""
 

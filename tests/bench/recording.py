@@ -73,6 +73,11 @@ class Recording:
         """(table, verb) -> rows."""
         return Counter((change.table, change.verb) for transaction in self.transactions for change in transaction)
 
+    def text(self) -> str:
+        """For the reader: "2 transactions: 1 orders inserted, 1 orders updated"."""
+        rows = ", ".join(f"{count} {table} {verb}" for (table, verb), count in sorted(self.counts().items()))
+        return f"{len(self.transactions)} transaction{'s' * (len(self.transactions) > 1)}: {rows}"
+
 
 class Recorder:
     """Filled while its block runs; ask it for the recording inside of the block, when the call was answered."""

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 from google.protobuf.message import Message
-from shop.inventory.v1 import inventory_pb2 as inventory
 
 from deploy.local.demo.__main__ import fill
 from deploy.local.ports import SERVICES
 from deploy.local.stack import EVERYTHING, Progress, Stack
 from deploy.local.temporary import temporary_stack
+from shop.inventory.v1 import inventory_pb2 as inventory
 
 from .figures import Run
 from .load import Load, Target, answers
-from .machine import Meter, busy_seconds, process, tree, used_seconds
+from .machine import Meter, Pids, busy_seconds, tree, used_seconds
 from .recording import Recording, recorder
 
 # No Envoy: what it costs is not ours to make faster.
@@ -45,17 +46,14 @@ class Shop:
 
     # -- calls
 
-    def target(self, service: str, method: str, role: str, **claims: str) -> Target:
+    def target(self, called: str, method: str, role: str, **claims: str) -> Target:
         """A method of a service, called with a token of that role."""
         headers = {"authorization": f"Bearer {self.stack.mint(role, **claims)}"}
-        return Target(self.stack.address(service), method, headers)
+        return Target(self.stack.address(called), method, headers)
 
-    @property
-    def as_shipping(self) -> Callable[[str], Target]:
-        """inventory's methods, called as shipping calls them."""
-        return lambda method: self.target(
-            "inventory", f"shop.inventory.v1.InventoryService/{method}", "service", service="shipping"
-        )
+    def as_shipping(self, method: str) -> Target:
+        """A method of inventory, called as shipping calls it."""
+        return self.target("inventory", f"shop.inventory.v1.InventoryService/{method}", "service", service="shipping")
 
     def ask(self, target: Target, request: Message) -> bytes:
         """One answer."""
@@ -98,11 +96,9 @@ class Shop:
 
     def copy_database(self, *services: str) -> None:
         """Makes the copies, as the databases are now. The services are stopped meanwhile."""
-        running = [service for service in services if service not in self._stopped]
-        self.stack.supervisor.stop(*running)
+        self.stack.supervisor.stop(*services)
         asyncio.run(self._copy(services))
-        for service in running:
-            self.stack.start(service)
+        self._start(services)
 
     async def _copy(self, services: Sequence[str]) -> None:
         admin = await asyncpg.connect(self.stack.database_server_url)
@@ -115,13 +111,7 @@ class Shop:
 
     def recorded(self, call: Callable[[], object], *services: str) -> dict[str, Recording]:
         """What one call writes into the databases of some services."""
-
-        async def record() -> dict[str, Recording]:
-            if not services:
-                return {}
-            return await _record(list(services), self.database_url, call)
-
-        return asyncio.run(record())
+        return asyncio.run(_record(services, self.database_url, call))
 
     # -- which services run
 
@@ -131,27 +121,38 @@ class Shop:
         if leaving:
             self.stack.supervisor.stop(*leaving)
             self._stopped |= set(leaving)
-        for service in sorted(self._stopped & set(wanted)):
-            self.stack.start(service)
-            self._stopped.discard(service)
+        self._start(self._stopped & set(wanted))
 
     def all(self) -> None:
         """Has all services running."""
         self.only(*SERVICES)
 
+    def _start(self, services: Collection[str]) -> None:
+        with ThreadPoolExecutor() as pool:
+            for started in [pool.submit(self.stack.start, service) for service in services]:
+                started.result()
+        self._stopped -= set(services)
+
     # -- meters
 
     def measured(self, servers: Sequence[str | int], action: Callable[[], Run]) -> Run:
-        """A run with the CPU seconds of its servers (services, or pids), of PostgreSQL, Kafka and all others."""
+        """A run with the CPU seconds of its servers (services, or pids, together), of PostgreSQL, Kafka and Zipkin.
+
+        Without servers the CPU is not of interest; how busy others keep the machine is noted always.
+        """
         pids = [self.stack.pid(server) if isinstance(server, str) else server for server in servers]
-        parts = {f"server {name}" if len(pids) > 1 else "server": process(pid) for name, pid in zip(servers, pids, strict=True)}
+        parts: dict[str, Pids] = {"server": lambda: pids}
         parts |= {part: tree(self.stack.pid(part)) for part in ("postgres", "kafka", "zipkin")}
         top = int((self.stack.state / "supervisord.pid").read_text())
+        began = time.perf_counter()
         all_busy, ours = busy_seconds(), used_seconds(os.getpid()) + used_seconds(top)
         with Meter(parts).measured() as spent:
             run = action()
         all_busy, ours = busy_seconds() - all_busy, used_seconds(os.getpid()) + used_seconds(top) - ours
-        self.elsewhere.append(max(0.0, all_busy - ours) / run.seconds / (os.cpu_count() or 1))
+        share = (all_busy - ours) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+        self.elsewhere.append(min(1.0, max(0.0, share)))
+        if not servers:
+            return replace(run, cpu={})
         return replace(run, cpu={**spent, **{part: seconds for part, seconds in run.cpu.items() if part == "client"}})
 
 

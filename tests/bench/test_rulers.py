@@ -11,8 +11,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
@@ -20,6 +18,8 @@ from services.chassis.database import Database
 from services.chassis.migrations import migrate
 from services.inventory.grpc_api import InventoryApi
 from services.inventory.settings import Settings
+from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
+from shop.inventory.v1 import inventory_pb2 as pb
 from tests.bench.figures import Measured, Ratio, Run, paired, percentile
 from tests.bench.load import Load, Target, answers, framed, send, unframed
 from tests.bench.recording import recorder

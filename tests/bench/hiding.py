@@ -1,0 +1,113 @@
+"""Commit to hidden: from inventory's commit to catalog's list without the size, against a bare Kafka round trip.
+
+Measured from the time in the ledger, which is a moment before the commit, to the first answer of the list without the
+SKU, asked for again and again by one caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from shop.catalog.v1 import catalog_pb2 as catalog
+from shop.inventory.v1 import inventory_pb2 as inventory
+
+from .figures import Ratio, Row, Run, paired, percentile
+from .load import Prober
+from .reading import CATALOG
+from .rounds import Bench, measure
+from .rulers.messages import RoundTrips
+from .rulers.process import Ruler
+from .shop import Shop, new_id
+
+INVENTORY = "shop.inventory.v1.InventoryService"
+MOST_UNITS = 10_000
+HIDINGS_PER_SECOND = 15
+ROUND_TRIPS_PER_SECOND = 100
+# About a StockLevelChanged.
+VALUE_BYTES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size on the first page, and how many units are free of it."""
+
+    sku: str
+    free: int
+    # A list of few products with this among them: what asking costs is not what is measured.
+    listed: catalog.ListProductsRequest
+
+
+def commit_to_hidden(bench: Bench) -> list[Row]:
+    shop = bench.shop
+    shop.all()
+    sizes = _sizes(shop)
+    hidings, round_trips = int(bench.seconds * HIDINGS_PER_SECOND), int(bench.seconds * ROUND_TRIPS_PER_SECOND)
+    turns = count()
+    with Prober() as prober, Ruler("messages", RoundTrips(shop.stack.kafka_bootstrap, VALUE_BYTES)) as kafka:
+
+        def hide() -> Run:
+            began = time.perf_counter()
+            micros = [_hide(shop, prober, sizes[next(turns) % len(sizes)]) for _ in range(hidings)]
+            return Run(time.perf_counter() - began, micros)
+
+        ours, ruler = measure(
+            bench,
+            {
+                "commit to hidden": lambda _: shop.measured([], hide),
+                "bare Kafka round trip": lambda _: shop.measured([], lambda: kafka.run("run", calls=round_trips)),
+            },
+        )
+    every = [micros for run in ours.runs for micros in run.micros]
+    return [
+        Row(
+            "commit to hidden",
+            (ours, ruler),
+            [
+                Ratio("median", paired(ours, ruler, lambda run: run.milliseconds(50)), at_most=3),
+                Ratio(f"ms: p99 of all {len(every)}", percentile(every, 99) / 1000, at_most=100),
+            ],
+            "one at a time; a list of few products is asked for without a pause",
+        )
+    ]
+
+
+def _sizes(shop: Shop) -> Sequence[Size]:
+    """Sizes on the first page of which one reservation can take all there is."""
+    listing = shop.target("catalog", f"{CATALOG}/ListProducts", "customer", customer_id="bench")
+    page = catalog.ListProductsResponse.FromString(shop.ask(listing, catalog.ListProductsRequest()))
+    return [
+        Size(
+            variant.sku,
+            variant.free,
+            catalog.ListProductsRequest(brand=product.brand, size=variant.size, color=variant.color),
+        )
+        for product in page.products
+        for variant in product.variants
+        if variant.free <= MOST_UNITS
+    ]
+
+
+def _hide(shop: Shop, prober: Prober, size: Size) -> int:
+    """Takes all there is of a size, gives it back, and returns the microseconds until it was hidden."""
+    listing = shop.target("catalog", f"{CATALOG}/ListProducts", "customer", customer_id="bench"), size.listed
+    # The field `sku` of a variant, as it stands in the answer.
+    needle = catalog.Variant(sku=size.sku).SerializeToString()
+    taking = inventory.ReserveStockRequest(
+        request_id=new_id("req"),
+        customer_id=new_id("cus"),
+        lines=[inventory.ReservationLine(sku=size.sku, quantity=size.free)],
+    )
+    hidden = prober.until(listing, needle, present=False, act=(shop.as_shipping("ReserveStock"), taking))
+    reservation = inventory.ReserveStockResponse.FromString(hidden.answer).reservation
+    ledger = shop.target("inventory", f"{INVENTORY}/ListLedgerEntries", "operator")
+    newest = inventory.ListLedgerEntriesResponse.FromString(
+        shop.ask(ledger, inventory.ListLedgerEntriesRequest(sku=size.sku, page_size=1))
+    ).entries[0]
+    giving_back = inventory.ReleaseReservationRequest(
+        request_id=new_id("req"), reservation_id=reservation.reservation_id
+    )
+    prober.until(listing, needle, present=True, act=(shop.as_shipping("ReleaseReservation"), giving_back))
+    return int(hidden.seen * 1e6 - newest.create_time.ToMicroseconds())

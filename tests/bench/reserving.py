@@ -1,0 +1,86 @@
+"""Reserve stock: spread over many SKUs, and one hot SKU, against bare transactions that write the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shop.inventory.v1 import inventory_pb2 as inventory
+
+from .figures import Ratio, Row, by_rate, paired
+from .load import Load, send
+from .replay import replay
+from .rounds import Bench, Contestant, measure
+from .rulers.process import Ruler
+from .rulers.transactions import BareTransactions
+from .shop import LOCATION, new_id
+
+CALLERS = 64
+# More than can be served: a round ends by time.
+REQUESTS_PER_SECOND = 4000
+
+
+def reserve(bench: Bench) -> list[Row]:
+    shop = bench.shop
+    skus = shop.plenty
+    # Whoever hears of the reservations would take the same two cores.
+    shop.only("inventory")
+    shop.copy_database("inventory")
+    reserving = shop.as_shipping("ReserveStock")
+    recording = shop.recorded(lambda: shop.ask(reserving, _requests(skus, 1)[0]), "inventory")["inventory"]
+    load = Load(CALLERS, seconds=bench.seconds)
+
+    def ours(skus: Sequence[str]) -> Contestant:
+        requests = int(bench.seconds * REQUESTS_PER_SECOND)
+        return lambda _: shop.measured(["inventory"], lambda: send(reserving, _requests(skus, requests), load))
+
+    def bare(ruler: Ruler, span: int) -> Contestant:
+        # Numbers that no other round, and no other ruler, uses.
+        return lambda number: shop.measured(
+            [ruler.pid],
+            lambda: ruler.run("run", first=span + (number + 1) * 100_000, callers=CALLERS, seconds=bench.seconds),
+        )
+
+    def given(skus: Sequence[str]) -> BareTransactions:
+        places = [(sku, LOCATION) for sku in skus]
+        return BareTransactions(shop.copy_url("inventory"), replay(recording, places))
+
+    with Ruler("transactions", given(skus)) as spread, Ruler("transactions", given(skus[:1])) as hot:
+        measured = measure(
+            bench,
+            {
+                "reserve, spread": ours(skus),
+                "bare transactions": bare(spread, 0),
+                "reserve, one hot SKU": ours(skus[:1]),
+                "bare transactions, one hot row": bare(hot, 100_000_000),
+            },
+        )
+    ours_spread, bare_spread, ours_hot, bare_hot = measured
+    return [
+        Row(
+            "reserve, spread over SKUs",
+            (ours_spread, bare_spread),
+            [Ratio("calls per second", paired(ours_spread, bare_spread, by_rate), at_least=0.6)],
+            f"{CALLERS} callers, {len(skus)} SKUs; {recording.text()}",
+        ),
+        Row(
+            "reserve, one hot SKU",
+            (ours_hot, bare_hot),
+            [
+                Ratio("calls per second", paired(ours_hot, bare_hot, by_rate)),
+                Ratio("hot to spread, calls per second", paired(ours_hot, ours_spread, by_rate), at_least=0.5),
+            ],
+            f"{CALLERS} callers, 1 SKU",
+        ),
+    ]
+
+
+def _requests(skus: Sequence[str], number: int) -> list[inventory.ReserveStockRequest]:
+    """One unit each, for a new customer each: no limit on open holds is met."""
+    return [
+        inventory.ReserveStockRequest(
+            request_id=new_id("req"),
+            customer_id=new_id("cus"),
+            lines=[inventory.ReservationLine(sku=skus[each % len(skus)], quantity=1)],
+        )
+        for each in range(number)
+    ]
