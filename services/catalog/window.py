@@ -136,7 +136,8 @@ class Window:
         """Free units of each SKU: by the copy, or past the bound by inventory. And since when not even that is sure."""
         by_copy = {row["sku"]: row["free"] for row in rows}
         if stale_since is None or not rows:
-            return by_copy, None
+            # Past the bound, that there is nothing is not confirmed either.
+            return by_copy, stale_since
         try:
             free = await self._inventory.free_now(list(by_copy))
         except (Refusal, RemoteError):

@@ -119,6 +119,13 @@ async def test_unanswered_the_answer_says_since_when_it_is_not_confirmed(stocked
         assert to_datetime(answer.unconfirmed_since) == as_of
 
 
+async def test_an_empty_page_is_not_confirmed_either(stocked: Shelf) -> None:
+    as_of = await stocked.be_stale()
+    answer = await stocked.storefront.ListProducts(pb.ListProductsRequest(brand="nobody"))
+    assert not answer.products
+    assert to_datetime(answer.unconfirmed_since) == as_of
+
+
 async def test_never_heard_is_stale_since_the_beginning_of_time(stocked: Shelf) -> None:
     await stocked.database.pool.execute("DELETE FROM watermarks")
     stocked.inventory.away = True
