@@ -31,7 +31,7 @@ async def add_checkout(connection: Connection, checkout: Checkout, address: byte
         " INSERT INTO checkouts (checkout_id, customer_id, reservation_id, service_level, delivery_price, country,"
         " highlights_version, address, journey_id, expire_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
         ") INSERT INTO checkout_lines (checkout_id, position, sku, title, quantity, unit_price)"
-        " SELECT $1, l.* FROM unnest($11::int[], $12::text[], $13::text[], $14::bigint[], $15::numeric[]) AS l",
+        " SELECT $1, l.* FROM unnest($11::bigint[], $12::text[], $13::text[], $14::bigint[], $15::numeric[]) AS l",
         checkout.checkout_id,
         checkout.customer_id,
         checkout.reservation_id,

@@ -27,7 +27,7 @@ CREATE TABLE checkouts (
 
 CREATE TABLE checkout_lines (
     checkout_id text NOT NULL REFERENCES checkouts,
-    position integer NOT NULL,
+    position bigint NOT NULL,
     sku text NOT NULL,
     title text NOT NULL,
     quantity bigint NOT NULL CHECK (quantity > 0),
@@ -95,7 +95,7 @@ CREATE TABLE shipment_items (
 -- Append-only: how the promise of a parcel moved, and why.
 CREATE TABLE promise_changes (
     shipment_id text NOT NULL REFERENCES shipments,
-    number integer NOT NULL,
+    number bigint NOT NULL,
     promise delivery_promise NOT NULL,
     reason text NOT NULL,
     change_time timestamptz NOT NULL,
