@@ -195,15 +195,17 @@ async def _save_shipments(connection: Connection, order: Order) -> None:
         "INSERT INTO shipment_items (shipment_id, sku, quantity) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         [(one.shipment_id, item.sku, item.quantity) for one in order.shipments for item in one.items],
     )
-    await connection.executemany(
-        "INSERT INTO promise_changes (shipment_id, number, promise, reason, change_time)"
-        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        [
-            (one.shipment_id, number, _written(change.promise), change.reason, change.time)
-            for one in order.shipments
-            for number, change in enumerate(one.promise_changes)
-        ],
-    )
+    changes = [
+        (one.shipment_id, number, _written(change.promise), change.reason, change.time)
+        for one in order.shipments
+        for number, change in enumerate(one.promise_changes)
+    ]
+    if changes:
+        await connection.executemany(
+            "INSERT INTO promise_changes (shipment_id, number, promise, reason, change_time)"
+            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            changes,
+        )
 
 
 # --- parcels and scans
