@@ -136,6 +136,10 @@ def by_server_cpu(run: Run) -> float:
     return run.cpu_per_call("server")
 
 
+def by_server_and_database_cpu(run: Run) -> float:
+    return run.cpu_per_call("server") + run.cpu_per_call("postgres")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the report: ours, what it is measured against, and what that says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from shop.inventory.v1 import inventory_pb2 as inventory
 
 from .checkouts import Checkouts
-from .figures import Ratio, Row, by_rate, paired
+from .figures import Ratio, Row, by_rate, by_server_and_database_cpu, paired
 from .load import Load, send
 from .recording import Recording
 from .replay import replay
@@ -79,7 +79,10 @@ def place_order(bench: Bench) -> list[Row]:
         Row(
             "place order, three lines",
             (ours, ruler),
-            [Ratio("calls per second", paired(ours, ruler, by_rate), at_least=0.6)],
+            [
+                Ratio("calls per second", paired(ours, ruler, by_rate), at_least=0.6),
+                Ratio("server and PostgreSQL CPU per call", paired(ours, ruler, by_server_and_database_cpu)),
+            ],
             f"{CALLERS} callers; server: both services; rows: {rows}",
         )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ from typing import Any
 
 from .figures import Measured, Row, figure
 
+WIDTH = 110
 CPU_PARTS = ("server", "postgres", "kafka", "client")
 
 
@@ -39,9 +41,10 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         f"{part:>9}" for part in CPU_PARTS
     )
     for row in rows:
-        yield f"\n{row.title} ({row.note})"
+        yield f"\n{row.title}"
+        yield from textwrap.wrap(row.note, WIDTH, initial_indent="    ", subsequent_indent="    ")
         for measured in row.contestants:
-            yield f"  {measured.name:34}{_figures(measured)}"
+            yield f"  {measured.name:34}{_figures(measured)}".rstrip()
             if measured.failures:
                 yield f"    FAILED: {measured.failures}"
         for ratio in row.ratios:

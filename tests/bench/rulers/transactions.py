@@ -20,30 +20,30 @@ from .process import Obeying, obey, timed
 
 
 class Connections:
-    """A fixed number of connections that are lent one after the other."""
+    """A fixed number of connections, lent to callers in their turn."""
 
-    def __init__(self) -> None:
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    def __init__(self, free: list[Connection]) -> None:
+        self._free = free
+        # A queue would let whoever just gave one back take it again, past those who wait.
+        self._turns = asyncio.Semaphore(len(free))
 
     @classmethod
     async def opened(cls, url: str, number: int) -> Connections:
-        made = cls()
-        for _ in range(number):
-            made._free.put_nowait(await asyncpg.connect(url))
-        return made
+        return cls([await asyncpg.connect(url) for _ in range(number)])
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Connection]:
-        connection = await self._free.get()
-        try:
-            yield connection
-        finally:
-            self._free.put_nowait(connection)
+        async with self._turns:
+            connection = self._free.pop()
+            try:
+                yield connection
+            finally:
+                self._free.append(connection)
 
     async def close(self) -> None:
         """Only while none is lent."""
-        while not self._free.empty():
-            await self._free.get_nowait().close()
+        for connection in self._free:
+            await connection.close()
 
 
 @dataclass(frozen=True, slots=True)
