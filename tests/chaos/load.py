@@ -88,9 +88,9 @@ class Record:
 
 
 class Load:
-    """Customers, a warehouse, and deliveries of new goods, until told to stop."""
+    """Customers, a warehouse and a supplier, until told to stop."""
 
-    def __init__(self, stack: Stack, *, customers: int = 8, skus: int = 10, units: int = 20, seed: int = 1) -> None:
+    def __init__(self, stack: Stack, *, customers: int = 8, skus: int = 10, units: int = 6, seed: int = 1) -> None:
         self.record = Record()
         self.skus = [f"chaos-{uuid4().hex[:8]}-{number}" for number in range(skus)]
         self._stack = stack
@@ -106,8 +106,7 @@ class Load:
     async def running(self) -> AsyncIterator[Load]:
         """Stocks the shelves, then lets the customers in; they finish what they are at in the end."""
         await self._fill()
-        works = [self._shop() for _ in range(self._customers)]
-        tasks = [asyncio.create_task(work) for work in (*works, self._restock())]
+        tasks = [asyncio.create_task(self._shop()) for _ in range(self._customers)]
         try:
             yield self
             self._stopping.set()
@@ -151,6 +150,8 @@ class Load:
 
     async def _order(self, customer_id: str, me: Metadata) -> None:
         self.record.tried += 1
+        if self._random.random() < 0.4:  # new goods come, fewer than are wanted
+            await self._receive(self._random.choice(self.skus), self._random.randint(1, 4))
         wanted = self._random.sample(self.skus, self._random.choice((1, 1, 2)))
         try:
             begun = await self._begin(customer_id, me, wanted)
@@ -232,17 +233,6 @@ class Load:
         await self._call("catalog", catalog_pb2_grpc.CatalogAdminServiceStub, "ImportProducts", request, self._operator)
         for sku in self.skus:
             await self._receive(sku, self._units)
-
-    async def _restock(self) -> None:
-        """New goods come, fewer than are wanted."""
-        while not self._stopping.is_set():
-            await self._rest(0.6)
-            try:
-                await self._receive(self._random.choice(self.skus), self._random.randint(1, 6))
-            except GaveUp:
-                self.record.gave_up += 1
-            except Refused as refused:
-                self.record.refusals[refused.reason] += 1
 
     async def _receive(self, sku: str, quantity: int) -> None:
         request = inventory_pb2.ReceiveStockRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import aiohttp
+
 from shop.catalog.v1 import catalog_pb2 as catalog
 from shop.contact.v1 import contact_options_pb2 as options
 from shop.contact.v1 import contact_pb2 as contact
@@ -57,6 +59,7 @@ EDGES: frozenset[journey.Edge] = frozenset(
 )
 # What the agent's timeline must hold in the end, in this order.
 TIMELINE = (
+    contact.TIMELINE_KIND_STANDING_CHANGED,  # the standing brought along
     contact.TIMELINE_KIND_ORDER_PLACED,
     contact.TIMELINE_KIND_UPGRADE_GRANTED,
     contact.TIMELINE_KIND_SHIPMENT_UPGRADED,
@@ -277,7 +280,7 @@ class Story:
             scan.scan_time.GetCurrentTime()
             await warehouse.RecordScan(scan, metadata=operator, timeout=SECONDS)
         desk = Desk(self.tools, "agent_demo", "Mara", self.journey_id)
-        entries = await self._await_timeline(desk, contact.TIMELINE_KIND_STANDING_CHANGED)
+        entries = await self._await_timeline(desk, *TIMELINE)
         for entry in entries:
             self.say(f"  {entry.occur_time.ToDatetime():%H:%M:%S.%f} {entry.summary}")
         kinds = tuple(entry.kind for entry in entries)
@@ -329,12 +332,16 @@ class Story:
         wanted = inventory.MovementKind.Value(kind)
         return next(entry.create_time.ToDatetime(UTC) for entry in answer.entries if entry.kind == wanted)
 
-    async def _await_timeline(self, desk: Desk, kind: contact.TimelineKind.ValueType) -> list[contact.TimelineEntry]:
+    async def _await_timeline(self, desk: Desk, *kinds: contact.TimelineKind.ValueType) -> list[contact.TimelineEntry]:
+        """The timeline once it has all of these."""
+        wanted = Counter(kinds)
+
         async def there() -> list[contact.TimelineEntry] | None:
             entries = await desk.timeline(self.customer_id)
-            return entries if any(entry.kind == kind for entry in entries) else None
+            return entries if wanted <= Counter(entry.kind for entry in entries) else None
 
-        return await eventually(there, f"the timeline has {contact.TimelineKind.Name(kind)}")
+        names = ", ".join(contact.TimelineKind.Name(kind) for kind in kinds)
+        return await eventually(there, f"the timeline has {names}")
 
 
 @asynccontextmanager
