@@ -75,7 +75,7 @@ def _protoc(protos: list[Path]) -> int:
         ["protoc", *include, f"--python_out={ROOT}", f"--pyi_out={ROOT}", "buf/validate/validate.proto"],
         [
             "protoc", *include, *plugins,
-            f"--python_out={ROOT}", f"--grpc_python_out={ROOT}", f"--mypy_out={ROOT}", f"--mypy_grpc_out={ROOT}",
+            f"--python_out={ROOT}", f"--grpc_python_out={ROOT}", f"--mypy_out=quiet:{ROOT}", f"--mypy_grpc_out=quiet:{ROOT}",
             "--include_imports", "--include_source_info", f"--descriptor_set_out={DESCRIPTORS}", *shop,
         ],
     ]  # fmt: skip

@@ -22,6 +22,9 @@ from typing import Any
 import jwt
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
+
+from services.chassis.errors import NotAllowed, NotAuthenticated, NotFound, Unavailable
+from services.chassis.settings import ServiceSettings
 from shop.access.v1 import access_pb2
 from shop.access.v1.access_pb2 import (
     ROLE_AGENT,
@@ -31,9 +34,6 @@ from shop.access.v1.access_pb2 import (
     ROLE_VISITOR,
     Role,
 )
-
-from services.chassis.errors import NotAllowed, NotAuthenticated, NotFound, Unavailable
-from services.chassis.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from shop.access.v1.access_pb2 import ROLE_SERVICE
 
 from services.chassis import telemetry as t
 from services.chassis.access import VISITOR, AccessRule, Caller, TokenVerifier, is_opaque_id, set_caller
@@ -39,6 +38,7 @@ from services.chassis.grpc_errors import (
     abort_internal,
 )
 from services.chassis.validation import checker
+from shop.access.v1.access_pb2 import ROLE_SERVICE
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from services.chassis.errors import Unavailable
 from services.chassis.facts import Hears, Topic
 from services.chassis.grpc_server import GrpcServer, Servicer
 from services.chassis.kafka import ensure_topics
-from services.chassis.migrations import migrate, pending
+from services.chassis.migrations import MigrationChanged, migrate, pending
 from services.chassis.relay import Relay, Watermark
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,10 @@ def run(service: Service) -> None:
     loaded = settings.load(service.settings)
     logs.configure(service.name, loaded.log_level)
     if given.command == "migrate":
-        asyncio.run(prepare(service, loaded))
+        try:
+            asyncio.run(prepare(service, loaded))
+        except MigrationChanged as refusal:
+            sys.exit(str(refusal))
     elif given.command == "replay":
         sys.exit(asyncio.run(_replay(service, loaded, given.topic, given.drop)))
     else:
