@@ -102,10 +102,12 @@ async def near(database: Database, wanted: Article, limit: int) -> list[str]:
 async def around(database: Database, wanted: Article, limit: int) -> list[str]:
     """Products with a sellable variant of the same category, and of the same size anywhere below the one above it."""
     above = "".join(step + " > " for step in wanted.category.split(" > ")[:-2])
+    # Of a size that half a shop has, the first so many by category are looked at: the cost has a bound.
     beside = (
-        f"(SELECT v.product_id FROM variants v WHERE {SELLABLE} AND v.product_id <> $1 AND v.category >= $5"
-        " AND v.category < $6 AND v.size = $7 AND v.currency = $3 ORDER BY v.gender <> $8, abs(v.price - $4), v.sku"
-        f" LIMIT {limit})"
+        f"(SELECT product_id FROM (SELECT v.* FROM variants v WHERE {SELLABLE} AND v.product_id <> $1 AND v.size = $7"
+        " AND v.category >= $5 AND v.category < $6 AND v.currency = $3"
+        f" ORDER BY v.category, v.gender, v.price, v.sku LIMIT {limit * 20}) v"
+        f" ORDER BY v.gender <> $8, abs(v.price - $4), v.sku LIMIT {limit})"
     )
     alike = f"{SELLABLE} AND v.category = $2 AND v.currency = $3"
     return await _ids(

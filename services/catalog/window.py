@@ -133,7 +133,8 @@ class Window:
     async def _confirmed(
         self, rows: Sequence[asyncpg.Record], stale_since: datetime | None
     ) -> tuple[dict[str, int], datetime | None]:
-        """Free units of each SKU: by the copy, or past the bound by inventory. And since when not even that is sure."""
+        """Free units of what may be shown: by the copy all of it, past the bound what inventory has. And since when not
+        even that is sure."""
         by_copy = {row["sku"]: row["free"] for row in rows}
         if stale_since is None or not rows:
             # Past the bound, that there is nothing is not confirmed either.
@@ -144,7 +145,7 @@ class Window:
             self._count_asked(1, {"outcome": "unanswered"})
             return by_copy, stale_since
         self._count_asked(1, {"outcome": "answered"})
-        return free, None
+        return {sku: units for sku, units in free.items() if units > 0}, None
 
 
 def _products(rows: Iterable[asyncpg.Record]) -> list[tuple[asyncpg.Record, list[asyncpg.Record]]]:
@@ -158,7 +159,7 @@ def _products(rows: Iterable[asyncpg.Record]) -> list[tuple[asyncpg.Record, list
 
 
 def _kept(rows: Iterable[asyncpg.Record], free: dict[str, int]) -> list[Shown]:
-    return [Shown(row, free[row["sku"]]) for row in rows if free.get(row["sku"], 0) > 0]
+    return [Shown(row, free[row["sku"]]) for row in rows if row["sku"] in free]
 
 
 def _article(row: asyncpg.Record, *, size: str | None = None) -> Article:

@@ -29,22 +29,18 @@ from google.protobuf.message import Message
 from opentelemetry.metrics import Meter, NoOpMeter
 
 from services.chassis import kafka, outbox, telemetry
-from services.chassis.database import OUTAGES, Database
+from services.chassis.database import Database
 from services.chassis.facts import Fact, Topic
+from services.chassis.lock_session import SESSION_ENDS, LockSession, take_lock
 from services.chassis.waiting import Pause, first_to_end
 
 log = logging.getLogger(__name__)
 
-LOCK = 5_309_002
 CHANNEL = "outbox"
 BATCH = 500
 POLL_SECONDS = 1.0
 WATERMARK_SECONDS = 0.2
 PING_SECONDS = 1.0
-STANDBY_SECONDS = 0.5
-# The server ends the session of a holder that is silent for this long. The holder itself gives up earlier.
-SILENT_MS = 4_000
-STALE_SECONDS = 3.0
 ACKNOWLEDGE_SECONDS = 20.0
 NOTIFY_SECONDS = 0.005
 SET_ASIDE_SECONDS = 10.0
@@ -74,14 +70,6 @@ class Watermark:
 
     topic: Topic
     build: Callable[[datetime], Message]
-
-
-class LockLost(Exception):
-    """The session with the lock is gone, or may be."""
-
-
-# asyncpg says InterfaceError for a connection that is gone already.
-SESSION_ENDS: tuple[type[BaseException], ...] = (*OUTAGES, asyncpg.InterfaceError, LockLost)
 
 
 class Relay:
@@ -128,9 +116,9 @@ class Relay:
         while True:
             try:
                 async with self._database.connect() as connection:
-                    await _take_lock(connection)
+                    session = await take_lock(connection)
                     pause.reset()
-                    await self._hold(_Session(connection))
+                    await self._hold(session)
             except SESSION_ENDS as error:
                 log.warning("relay starts over", extra={"error": type(error).__name__})
             finally:
@@ -148,20 +136,20 @@ class Relay:
                 return  # the one who relays polls, too
             await asyncio.sleep(NOTIFY_SECONDS)
 
-    async def _hold(self, session: _Session) -> None:
+    async def _hold(self, session: LockSession) -> None:
         await session.connection.add_listener(CHANNEL, lambda *_: self._woken.set())
         self.holding = True
         log.info("relaying")
         # Once the session is lost nothing more may be sent, so the pings end the work.
         await first_to_end(self._ping(session), self._work(session))
 
-    async def _ping(self, session: _Session) -> None:
+    async def _ping(self, session: LockSession) -> None:
         while True:
             rows = await session.fetch(PING)
             self._age.set(rows[0]["age"] if rows else 0.0)
             await asyncio.sleep(PING_SECONDS)
 
-    async def _work(self, session: _Session) -> None:
+    async def _work(self, session: LockSession) -> None:
         pause = Pause()
         producer: AIOKafkaProducer | None = None
         try:
@@ -192,7 +180,7 @@ class Relay:
         except TimeoutError:
             pass
 
-    async def _pass(self, session: _Session, producer: AIOKafkaProducer) -> bool:
+    async def _pass(self, session: LockSession, producer: AIOKafkaProducer) -> bool:
         """Reads once, sends, deletes what was acknowledged. True when more may be waiting."""
         self._woken.clear()
         # What is stuck stays at the head of the outbox: read past it.
@@ -216,7 +204,7 @@ class Relay:
 
     async def _send(
         self,
-        session: _Session,
+        session: LockSession,
         producer: AIOKafkaProducer,
         rows: Sequence[asyncpg.Record],
         acknowledged: list[int],
@@ -264,7 +252,7 @@ class Relay:
         set_aside = row["topic"] if isinstance(error, UnknownTopicOrPartitionError) else key
         self._not_before[set_aside] = monotonic() + SET_ASIDE_SECONDS
 
-    async def _send_watermark(self, session: _Session, producer: AIOKafkaProducer, snapshot: datetime) -> None:
+    async def _send_watermark(self, session: LockSession, producer: AIOKafkaProducer, snapshot: datetime) -> None:
         if self._watermark is None or monotonic() < self._watermark_due:
             return
         session.check()
@@ -311,35 +299,3 @@ async def _queue(producer: AIOKafkaProducer, row: asyncpg.Record, headers: dict[
         headers=[(name, text.encode("latin-1")) for name, text in headers.items()],
     )
     return future
-
-
-class _Session:
-    """The database session that holds the lock. One statement at a time; knows when it last was alive."""
-
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self.connection = connection
-        self._one_at_a_time = asyncio.Lock()
-        self._alive = monotonic()
-
-    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        async with self._one_at_a_time:
-            asked = monotonic()
-            try:
-                rows: list[asyncpg.Record] = await self.connection.fetch(query, *arguments)
-            except SESSION_ENDS as error:
-                raise LockLost from error
-            self._alive = asked
-            return rows
-
-    def check(self) -> None:
-        """Raises `LockLost` when the server may have ended the session, as after a freeze."""
-        if self.connection.is_closed() or monotonic() - self._alive > STALE_SECONDS:
-            raise LockLost
-
-
-async def _take_lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Waits until nobody else holds the lock. (A blocking wait would keep a snapshot, and the outbox from vacuum.)"""
-    # Deleting need not wait for the disk: what a crash of the server brings back is sent twice.
-    await connection.execute(f"SET idle_session_timeout = {SILENT_MS}; SET synchronous_commit = off")
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
-        await asyncio.sleep(STANDBY_SECONDS)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from shop.shipping.events.v1 import facts_pb2 as shipping
-
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.inventory import usecases
 from services.inventory.domain.stock import Allocation
+from shop.shipping.events.v1 import facts_pb2 as shipping
 
 
 async def on_order_rejected(app: object, tx: Transaction, heard: Heard[shipping.OrderRejected]) -> None:

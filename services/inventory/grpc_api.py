@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import asyncpg
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from services.chassis import pages
 from services.chassis.access import current_caller
@@ -18,6 +17,7 @@ from services.inventory import queries, stock_file, usecases
 from services.inventory.domain.reservation import Reservation, ReservationNotFound, ReservationState
 from services.inventory.domain.stock import Allocation, Cause, Level, MovementKind
 from services.inventory.settings import Settings
+from shop.inventory.v1 import inventory_pb2 as pb
 
 STATES = {state: pb.ReservationState.Value(f"RESERVATION_STATE_{state.name}") for state in ReservationState}
 KINDS = {kind: pb.MovementKind.Value(f"MOVEMENT_KIND_{kind.name}") for kind in MovementKind}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from shop.inventory.events.v1 import facts_pb2 as facts
-
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_timestamp
 from services.inventory.domain.reservation import Reservation
 from services.inventory.domain.stock import StockLevelChanged, StockShortfallDetected
+from shop.inventory.events.v1 import facts_pb2 as facts
 
 STOCK = Topic(
     "shop.inventory.stock.v1",

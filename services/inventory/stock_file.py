@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 
 import grpc
-from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1 import inventory_pb2_grpc as rpc
 
 from services.inventory.usecases import Counted
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1 import inventory_pb2_grpc as rpc
 
 COLUMNS = ("sku", "location", "quantity")
 SKU = re.compile(r"[!-~]{1,64}")

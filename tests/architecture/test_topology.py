@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
+
+from deploy import map as shop_map
 from shop.access.v1 import access_pb2
 from shop.catalog.v1 import catalog_pb2
 from shop.contact.v1 import contact_pb2
 from shop.inventory.v1 import inventory_pb2
 from shop.loyalty.v1 import loyalty_pb2
 from shop.shipping.v1 import shipping_pb2
-
-from deploy import map as shop_map
 
 DECLARED = [shop_map.declared(service) for service in shop_map.SERVICES]
 
@@ -120,6 +120,7 @@ def test_every_storefront_answer_says_how_to_reach_a_human() -> None:
         if allow & {access_pb2.ROLE_VISITOR, access_pb2.ROLE_CUSTOMER}:
             field = method.output_type.fields_by_name.get("contact_options")
             assert field is not None, method.full_name
+            assert field.message_type is not None, method.full_name
             assert field.message_type.full_name == "shop.contact.v1.ContactOptions"
 
 

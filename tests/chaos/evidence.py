@@ -174,9 +174,13 @@ async def read_topics(stack: Stack) -> Topics:
         elif fact.name != WATERMARK:
             repeats += (topic, fact.id) in facts
             facts.setdefault((topic, fact.id), fact)
+    return Topics(list(facts.values()), repeats, unreadable, await read_dead_letters(stack, topics))
+
+
+async def read_dead_letters(stack: Stack, topics: Sequence[str]) -> list[DeadLetter]:
+    """Reads what ever was set aside of these topics."""
     letters = [dead_letter_topic(topic) for topic in topics]
-    dead = [_dead_letter(headers) async for _, _, _, headers in _read(stack, letters)]
-    return Topics(list(facts.values()), repeats, unreadable, dead)
+    return [_dead_letter(headers) async for _, _, _, headers in _read(stack, letters)]
 
 
 def _fact(topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, str]) -> Fact | None:

@@ -24,16 +24,16 @@ from google.rpc import error_details_pb2, status_pb2
 from jwt.algorithms import RSAAlgorithm
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from shop.catalog.v1 import catalog_pb2  # noqa: F401 - fills the descriptor pool
-from shop.contact.v1 import contact_pb2  # noqa: F401
-from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
-from shop.loyalty.v1 import loyalty_pb2  # noqa: F401
-from shop.shipping.v1 import shipping_pb2, shipping_pb2_grpc  # noqa: F401
 
 from services.chassis import telemetry
 from services.chassis.access import TokenVerifier
 from services.chassis.grpc_server import GrpcServer, Servicer
 from services.chassis.settings import ServiceSettings
+from shop.catalog.v1 import catalog_pb2  # noqa: F401 - fills the descriptor pool
+from shop.contact.v1 import contact_pb2  # noqa: F401
+from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
+from shop.loyalty.v1 import loyalty_pb2  # noqa: F401
+from shop.shipping.v1 import shipping_pb2, shipping_pb2_grpc  # noqa: F401
 
 INVENTORY = "shop.inventory.v1.InventoryService"
 SHIPPING = "shop.shipping.v1.ShippingService"

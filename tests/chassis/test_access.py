@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from shop.access.v1 import access_pb2
-from shop.access.v1.access_pb2 import Role
 
 from services.chassis import access
 from services.chassis.access import NOT_THERE, AccessRule, Caller, TokenVerifier, current_caller
 from services.chassis.errors import NotAllowed, NotAuthenticated, Unavailable
+from shop.access.v1 import access_pb2
+from shop.access.v1.access_pb2 import Role
 from tests.chassis.grpc_rig import (
     INVENTORY,
     SHIPPING,

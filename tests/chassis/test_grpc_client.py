@@ -17,8 +17,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
-from shop.shipping.v1 import shipping_pb2, shipping_pb2_grpc
 
 from services.chassis import grpc_client, telemetry
 from services.chassis.access import current_caller
@@ -36,6 +34,8 @@ from services.chassis.errors import (
 from services.chassis.grpc_calls import remaining_seconds
 from services.chassis.grpc_client import Circuit, Peer
 from services.chassis.grpc_errors import RemoteError, from_status
+from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
+from shop.shipping.v1 import shipping_pb2, shipping_pb2_grpc
 from tests.chassis.grpc_rig import (
     INVENTORY,
     SHIPPING,

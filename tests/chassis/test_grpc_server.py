@@ -11,12 +11,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from shop.contact.v1 import contact_pb2, contact_pb2_grpc
-from shop.inventory.v1 import inventory_pb2
 
 from services.chassis.access import current_caller
 from services.chassis.errors import InvalidInput, NotFound, NotNow, Unavailable
 from services.chassis.grpc_calls import remaining_seconds
+from shop.contact.v1 import contact_pb2, contact_pb2_grpc
+from shop.inventory.v1 import inventory_pb2
 from tests.chassis.grpc_rig import INVENTORY, Issuer, Rig, answer_of, issuing, refused, reserve, serving, stand_in
 
 DESK = "shop.contact.v1.DeskService"

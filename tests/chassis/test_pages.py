@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from services.chassis import pages
 from services.chassis.errors import InvalidInput
+from shop.inventory.v1 import inventory_pb2 as pb
 
 
 def question(**fields: object) -> pb.ListLedgerEntriesRequest:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from shop.inventory.v1 import inventory_pb2
 
 from services.chassis import logs, telemetry
 from services.chassis.errors import NotNow
+from shop.inventory.v1 import inventory_pb2
 from tests.chassis.grpc_rig import INVENTORY, Issuer, Rig, issuing, reserve, serving, settings_for, stand_in
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

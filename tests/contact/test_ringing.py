@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
+from services.chassis import telemetry
 from services.chassis.database import Database
-from services.contact.domain.routing import AgentBusy, OfferGone, OfferNotFound
+from services.contact import ringing as rings
+from services.contact.domain.routing import AgentBusy, NewOffer, OfferGone, OfferNotFound, Rules
 from shop.contact.v1 import contact_pb2 as pb
 from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE
 from tests.contact.conftest import Replica, facts, offer_at, pass_time, ringing, told
@@ -197,3 +200,93 @@ async def test_a_long_queue_rings_the_longest_waiting_at_the_one_desk_that_is_fr
     await replica.agent("ada")
     await replica.route()
     assert await ringing(database) == [("cus_00", "ada")]
+
+
+async def test_an_absent_agent_is_not_rung(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await pass_time(database, 6)
+    await replica.press("cus_1")
+    await replica.route()
+    assert await database.fetch("SELECT FROM offers") == []
+    assert not (await replica.status("ada", pb.AGENT_STATUS_AVAILABLE)).present
+    await replica.beat("ada")
+    await replica.route()
+    assert await ringing(database) == [("cus_1", "ada")]
+
+
+async def test_who_talks_is_passed_over(replica: Replica, database: Database) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    await replica.press("cus_1")
+    await replica.route()
+    await replica.accept("ada", await offer_at(database, "ada"))
+    await replica.press("cus_2")
+    await replica.route()
+    assert await ringing(database) == [("cus_2", "bea")]
+
+
+async def leave_over(database: Database, contact: pb.Contact, agent_id: str) -> str:
+    """An offer that rings though it should not: somebody else held its row when it was to be ended, and failed."""
+    await database.pool.execute(
+        "INSERT INTO offers SELECT 'off_left_over', $1, $2, 'pending', t, t + interval '5 s'"
+        " FROM clock_timestamp() AS t",
+        contact.contact_id,
+        agent_id,
+    )
+    return "off_left_over"
+
+
+async def test_an_offer_left_over_takes_nobody_who_talks_already(replica: Replica, database: Database) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    first = await replica.press("cus_1")
+    await replica.route()
+    await replica.accept("ada", await offer_at(database, "ada"))
+    with pytest.raises(OfferGone) as refusal:
+        await replica.accept("bea", await leave_over(database, first, "bea"))
+    assert refusal.value.details["state"] == "rescinded"
+    await replica.route()
+    assert await ringing(database) == [], "the next look ends it"
+
+
+async def test_an_agent_who_talks_takes_nobody_else(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    await replica.accept("ada", await offer_at(database, "ada"))
+    second = await replica.press("cus_2")
+    with pytest.raises(AgentBusy):
+        await replica.accept("ada", await leave_over(database, second, "ada"))
+    await replica.route()
+    assert await ringing(database) == []
+
+
+async def test_an_agent_taken_between_look_and_offer_is_not_rung(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    offer = await offer_at(database, "ada")
+    second = await replica.press("cus_2")
+    rules = Rules()
+    async with database.transaction() as tx:
+        desks = await rings.open_desks(tx.connection, rules)
+        assert [desk.agent_id for desk in desks] == ["ada"]
+        await replica.accept("ada", offer)
+        assert await rings.add_offers(tx.connection, [NewOffer(second.contact_id, "ada")], rules) == []
+
+
+async def test_the_journey_of_the_press_goes_on_with_all_that_follows(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    with telemetry.with_journey("journey-of-the-press"):
+        contact = await replica.press("cus_1")
+    await pass_time(database, 15.1, alive=("ada",))
+    await replica.route()
+    with telemetry.with_journey("journey-of-the-agent"):
+        await replica.accept("ada", await offer_at(database, "ada"))
+        await replica.complete("ada", contact.contact_id)
+    headers = [json.loads(row["headers"]) for row in await database.fetch("SELECT headers FROM outbox")]
+    assert len(headers) == 2
+    assert all("journey.id=journey-of-the-press" in header["baggage"] for header in headers)
+    assert all("customer.id=cus_1" in header["baggage"] for header in headers)
+    journeys = await database.fetch("SELECT DISTINCT journey_id FROM timeline")
+    assert [row["journey_id"] for row in journeys] == ["journey-of-the-press"]

@@ -16,13 +16,13 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 from deploy.local import envoy
 from deploy.local.ports import DEFAULTS
 from deploy.local.service import ROOT
 from deploy.local.stack import Stack
 from deploy.local.temporary import temporary_stack
+from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 LIST = "/shop.catalog.v1.CatalogService/ListProducts"
 ORIGIN = "http://localhost:5173"

@@ -7,8 +7,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
@@ -16,6 +14,8 @@ from services.chassis.database import Database
 from services.chassis.migrations import migrate
 from services.inventory.grpc_api import InventoryApi
 from services.inventory.settings import Settings
+from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
+from shop.inventory.v1 import inventory_pb2 as pb
 
 SQL = Path("services/inventory/sql")
 OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")

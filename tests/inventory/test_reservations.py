@@ -8,7 +8,6 @@ from collections import Counter
 from uuid import uuid4
 
 import pytest
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from services.chassis.database import Database
 from services.chassis.errors import Conflict, InvalidInput, Refusal
@@ -24,6 +23,7 @@ from services.inventory.domain.reservation import (
 )
 from services.inventory.domain.stock import Allocation, OutOfStock
 from services.inventory.grpc_api import InventoryApi
+from shop.inventory.v1 import inventory_pb2 as pb
 from tests.inventory.conftest import audit, expire, level, receive, request_id, reserve_request
 
 

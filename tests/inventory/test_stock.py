@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncpg
 import pytest
 from google.protobuf.message import Message
-from shop.inventory.events.v1 import facts_pb2 as facts
-from shop.inventory.v1 import inventory_pb2 as pb
 
 from services.chassis.access import acting_as
 from services.chassis.database import Database
@@ -15,6 +13,8 @@ from services.inventory import usecases
 from services.inventory.domain.reservation import ReservationNotFound
 from services.inventory.domain.stock import Allocation, NegativeStock
 from services.inventory.grpc_api import InventoryApi
+from shop.inventory.events.v1 import facts_pb2 as facts
+from shop.inventory.v1 import inventory_pb2 as pb
 from tests.inventory.conftest import OPERATOR, audit, level, receive, request_id, reserve_request
 
 

@@ -41,7 +41,7 @@ CREATE TABLE variants (
     sellable boolean NOT NULL GENERATED ALWAYS AS (free > 0) STORED
 ) WITH (fillfactor = 85);
 CREATE INDEX variants_of_product ON variants (product_id);
-CREATE INDEX variants_alike ON variants (category, gender, size, currency, price, sku) WHERE sellable;
+CREATE INDEX variants_alike ON variants (size, category, gender, currency, price, sku) WHERE sellable;
 CREATE INDEX variants_near ON variants (category, currency, price, sku) WHERE sellable;
 
 -- Inventory's stock as it was last heard, also of SKUs that no feed has brought yet.
