@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -22,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from deploy.local.ports import SERVICES
 from deploy.local.stack import Stack
 from services.chassis.database import Connection
+from services.chassis.facts import CONTENT_TYPE
 from services.chassis.kafka import dead_letter_topic
 from services.chassis.service import Service
 
@@ -184,12 +186,16 @@ async def read_dead_letters(stack: Stack, topics: Sequence[str]) -> list[DeadLet
 
 
 def _fact(topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, str]) -> Fact | None:
-    if key is None or value is None or "ce_id" not in headers:
+    """The fact, if it is a CloudEvent of a kind of ours."""
+    if key is None or value is None:
+        return None
+    if (headers.get("ce_specversion"), headers.get("content-type")) != ("1.0", CONTENT_TYPE):
         return None
     try:
+        datetime.fromisoformat(headers["ce_time"])
         kind: type[Message] = GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(headers["ce_type"]))
         return Fact(topic, headers["ce_id"], key.decode(), kind.DESCRIPTOR.name, kind.FromString(value))
-    except (KeyError, DecodeError, UnicodeDecodeError):
+    except (KeyError, ValueError, DecodeError):
         return None
 
 

@@ -114,7 +114,8 @@ DRIFTS = [
         "shipping",
         "one OrderPlaced for each such order",
         "INSERT INTO orders SELECT (jsonb_populate_record(o, jsonb_build_object('order_id', 'copy', 'checkout_id',"
-        " 'copy', 'payment_reference', 'copy', 'request_id', 'copy'))).* FROM orders o WHERE state = 'confirmed' LIMIT 1",
+        " 'copy', 'payment_reference', 'copy', 'request_id', 'copy'))).*"
+        " FROM orders o WHERE state = 'confirmed' LIMIT 1",
     ),
     Drift(
         "shipping",
