@@ -42,6 +42,8 @@ WITH finished AS ({FINISH})
 INSERT INTO inbox (topic, fact_id) SELECT $1, unnest($4::text[]) ON CONFLICT DO NOTHING RETURNING fact_id
 """
 PARKED = "SELECT FROM parked_keys WHERE topic = $1 AND key = ANY($2::bytea[]) LIMIT 1"
+# Waits for a replay that settles the last one just now.
+LOCK = "SELECT FROM parked_keys WHERE topic = $1 AND key = $2 FOR UPDATE"
 PARK = """
 INSERT INTO parked_keys (topic, key, parked) VALUES ($1, $2, 1)
 ON CONFLICT (topic, key) DO UPDATE SET parked = parked_keys.parked + 1
@@ -128,7 +130,7 @@ class Handling:
             ):
                 return True
             await connection.execute("DELETE FROM inbox WHERE topic = $1 AND fact_id = $2", self.topic, letter.id)
-            if behind and not await self._lock(connection, key):
+            if behind and not await connection.fetch(LOCK, self.topic, key):
                 return False
             if not await connection.fetch(
                 "INSERT INTO dead_letters (topic, fact_id, key, reason) VALUES ($1, $2, $3, $4)"
@@ -153,7 +155,6 @@ class Handling:
         key = letter.record.key if self.batch is None else None
         async with self.database.transaction() as work:
             connection = work.connection
-            await self._lock(connection, key)
             if not await self._unwait(connection, letter.id):
                 return False
             if self.batch is not None:
@@ -170,7 +171,6 @@ class Handling:
             key = await connection.fetchval(
                 "SELECT key FROM dead_letters WHERE topic = $1 AND fact_id = $2", self.topic, fact_id
             )
-            await self._lock(connection, key)
             if not await self._unwait(connection, fact_id):
                 return False
             await connection.execute(
@@ -192,11 +192,6 @@ class Handling:
         """Writes the inbox rows; returns the ids that were not there."""
         rows = await connection.fetch(TAKE, self.topic, *_places(letters), [letter.id for letter in letters])
         return {row["fact_id"] for row in rows}
-
-    async def _lock(self, connection: Connection, key: bytes | None) -> bool:
-        """Locks the row of a parked key. False when it is not parked."""
-        query = "SELECT FROM parked_keys WHERE topic = $1 AND key = $2 FOR UPDATE"
-        return bool(await connection.fetch(query, self.topic, key))
 
     async def _unwait(self, connection: Connection, fact_id: str) -> bool:
         query = "DELETE FROM dead_letters WHERE topic = $1 AND fact_id = $2 RETURNING 1"

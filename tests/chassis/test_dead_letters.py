@@ -15,6 +15,7 @@ from services.chassis import dead_letters
 from services.chassis.database import Transaction
 from services.chassis.errors import Conflict, Unavailable
 from services.chassis.facts import Heard, Hears
+from services.chassis.handling import PARKED_BEHIND, Handling
 from tests.chassis.kafka_rig import Failing, Rig, record, record_batch, rig, until
 
 
@@ -112,9 +113,24 @@ async def test_facts_that_arrive_during_a_replay_keep_their_place(made: Rig) -> 
 
 async def test_two_replays_at_once_handle_everything_once(made: Rig) -> None:
     await park(made, "bad", *(f"{n:03}" for n in range(1, 40)))
-    await asyncio.gather(replay(made), replay(made))
+    parked = []
+
+    async def look(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        await record(app, work, heard)
+        parked.append(await work.connection.fetchval("SELECT parked - replayed FROM parked_keys"))
+
+    await asyncio.gather(replay(made, made.hears(look)), replay(made, made.hears(look)))
     assert await made.handled(40) == ["bad", *(f"{n:03}" for n in range(1, 40))]
+    assert parked == list(range(40, 0, -1))
     assert await made.parked() == []
+
+
+async def test_nothing_is_parked_behind_a_key_that_is_open_again(made: Rig) -> None:
+    handling = Handling(made.service, made.database, made.hears(), None)
+    await made.send_facts(made.fact("k", "1"))
+    (sent,) = await made.read(made.topic.name, 1)
+    assert not await handling.park(handling.decode(sent), PARKED_BEHIND, 0, behind=True)
+    assert await made.count("dead_letters") == await made.count("outbox") == await made.count("inbox") == 0
 
 
 async def test_one_can_be_given_up_with_a_reason(made: Rig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,14 +149,16 @@ async def test_one_can_be_given_up_with_a_reason(made: Rig, capsys: pytest.Captu
 async def test_only_the_service_s_own_dead_letters_are_replayed(infrastructure: Stack) -> None:
     async with rig(infrastructure) as made, rig(infrastructure) as other:
         other.topic = made.topic
-        for each in (made, other):
-            each.relay()
-            await each.listen(each.hears(Failing(bad=(ValueError("no"), -1))), attempts=1)
-        await made.announce(made.fact("k", "bad"))
-        await made.dead_letters(2)
+        made.relay()
+        other.relay()
+        await other.listen(other.hears(Failing(second=(ValueError("no"), -1))), attempts=1)
+        await made.announce(made.fact("k", "first"), made.fact("k", "second"))
+        await made.dead_letters(1)  # the other service's: it holds the second before ours holds the first
+        await made.listen(made.hears(Failing(first=(ValueError("no"), -1))), attempts=1)
+        await made.dead_letters(3)
         assert await replay(made) == 0
-        assert await made.handled(1) == ["bad"]
-        assert await other.count("handled") == 0
+        assert await made.handled(2) == ["first", "second"]
+        assert await other.handled(1) == ["first"]
         assert await other.count("dead_letters") == 1
 
 

@@ -118,6 +118,14 @@ async def test_two_relays_one_sends_and_the_other_takes_over(made: Rig) -> None:
         await other.close()
 
 
+async def test_what_this_process_commits_is_sent_without_polling(made: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "POLL_SECONDS", 3600.0)
+    await holding(made.relay())
+    for n in range(20):
+        await made.announce(made.fact("k", f"{n:02}"))
+    assert values(await made.read(made.topic.name, 20)) == [f"{n:02}" for n in range(20)]
+
+
 async def test_what_another_process_commits_is_heard_without_polling(
     made: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +162,7 @@ send = relay.Relay._send
 
 async def slowly(*arguments):
     print("has read", flush=True)
-    await asyncio.sleep(2)
+    sys.stdin.readline()  # nothing else runs in between: no ping can find out
     await send(*arguments)
 
 relay.Relay._send = slowly
@@ -178,9 +186,11 @@ async def test_a_frozen_relay_loses_the_lock_and_sends_nothing_when_it_thaws(mad
         made.bootstrap,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
+    assert process.stdin is not None
 
     async def says(text: bytes) -> None:
         while text not in (line := await process.stdout.readline()):  # type: ignore[union-attr]
@@ -188,17 +198,22 @@ async def test_a_frozen_relay_loses_the_lock_and_sends_nothing_when_it_thaws(mad
 
     try:
         await within(says(b"relaying"))
+        await made.announce(made.fact("k", "0"))
+        process.stdin.write(b"go on\n")
+        await empty(made)  # its producer is warm now: what it is told to send goes out at once
+        await within(says(b"has read"))
         await made.announce(made.fact("k", "1"), made.fact("k", "2"))
         await within(says(b"has read"))
         process.send_signal(signal.SIGSTOP)
         await holding(made.relay())
         await made.announce(made.fact("k", "3"))
-        assert values(await made.read(made.topic.name, 3)) == ["1", "2", "3"]
+        assert values(await made.read(made.topic.name, 4)) == ["0", "1", "2", "3"]
         await empty(made)
         process.send_signal(signal.SIGCONT)
+        process.stdin.write(b"go on\n")
         await within(says(b"relay starts over"))
         await made.announce(made.fact("k", "4"))
-        assert values(await made.read(made.topic.name, 4)) == ["1", "2", "3", "4"]
+        assert values(await made.read(made.topic.name, 5)) == ["0", "1", "2", "3", "4"]
     finally:
         process.send_signal(signal.SIGCONT)
         process.kill()
