@@ -103,7 +103,8 @@ async def test_an_inventory_that_is_away_does_not_keep_catalog_from_serving(
 ) -> None:
     monkeypatch.setattr(reconciliation, "READY_PAUSE_SECONDS", 0.0)
     shelf.inventory.away = True
-    await shelf.app.ready()
+    async with asyncio.timeout(30):
+        await shelf.app.ready()
 
 
 async def test_partitions_that_nothing_was_heard_of_count_as_stale(shelf: Shelf) -> None:
