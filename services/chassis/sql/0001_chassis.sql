@@ -24,9 +24,9 @@ CREATE INDEX inbox_handle_time ON inbox (handle_time);
 -- counts; deleted by the transaction that handles.
 CREATE TABLE attempts (
     topic text NOT NULL,
-    partition_number integer NOT NULL,
+    partition_number bigint NOT NULL,
     message_offset bigint NOT NULL,
-    attempts integer NOT NULL,
+    attempts bigint NOT NULL,
     PRIMARY KEY (topic, partition_number, message_offset)
 );
 
