@@ -161,7 +161,7 @@ class Relay:
                     if not await self._pass(session, producer):
                         await self._rest()
                     pause.reset()
-                except (TimeoutError, KafkaError, OSError) as error:
+                except (KafkaError, OSError) as error:
                     session.check()
                     log.warning("Kafka does not take facts", extra={"error": type(error).__name__})
                     # An idempotent producer that failed once may refuse for ever.
@@ -226,7 +226,7 @@ class Relay:
                 self._stuck.add(key)
             except UNSENDABLE as error:
                 self._set_aside(row, error)
-            except (TimeoutError, KafkaError, OSError) as error:
+            except (KafkaError, OSError) as error:
                 failure = error
                 break
         if sent:
