@@ -16,6 +16,8 @@ from services.chassis.facts import Topic
 DAY_MS = 24 * 3600 * 1000
 # Smaller than the broker's own limit, so that a message too large is refused here, before it is queued.
 MAX_MESSAGE_BYTES = 1_000_000
+# How long a producer waits before it asks again who leads what, when nobody answered.
+PATIENCE_SECONDS = 0.1
 # A session this long outlives a pause of the process; frozen longer, its partitions go to the others.
 SESSION_TIMEOUT_MS = 10_000
 # What a consumer of ours is given, beside its topics and its group. An answer to a fetch waits at most a fifth of a
@@ -37,7 +39,7 @@ def dead_letter_topic(topic: str) -> str:
 
 def producer(bootstrap: str, client_id: str) -> AIOKafkaProducer:
     """A producer that neither loses, doubles nor reorders what it sends for as long as it lives. Not yet started."""
-    return AIOKafkaProducer(
+    made = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
         client_id=client_id,
         enable_idempotence=True,
@@ -46,6 +48,17 @@ def producer(bootstrap: str, client_id: str) -> AIOKafkaProducer:
         max_request_size=MAX_MESSAGE_BYTES,
         request_timeout_ms=10_000,
     )
+    ask = made.client._metadata_update
+
+    async def ask_patiently(*arguments: Any) -> bool:
+        # While no broker is there and a partition has no leader, aiokafka would ask hundreds of times a second.
+        updated: bool = await ask(*arguments)
+        if not updated:
+            await asyncio.sleep(PATIENCE_SECONDS)
+        return updated
+
+    made.client._metadata_update = ask_patiently
+    return made
 
 
 async def discard(old: AIOKafkaProducer) -> None:

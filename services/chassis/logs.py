@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from time import monotonic
 
 from opentelemetry import trace
 from pythonjsonlogger.json import JsonFormatter
@@ -19,16 +20,47 @@ from services.chassis.telemetry import current_journey
 _NOISY = ("aiokafka", "kafka", "faststream", "asyncio", "grpc", "grpc._cython", "urllib3", "opentelemetry")
 
 
+# What they say in a loop while something is away is written once in this time.
+_REPEAT_SECONDS = 10.0
+_MOST_REMEMBERED = 1_000
+
+
 def configure(service: str, level: str) -> None:
     """Sends all logs of the process to standard output as JSON, from this level on."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Formatter(service))
+    handler.addFilter(_Patience())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.captureWarnings(True)
+
+
+class _Patience(logging.Filter):
+    """Lets the same message of a noisy library through once in a while, with how often it was left out since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By message: when it was last let through, and how often it was left out since.
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if not record.name.startswith(_NOISY):
+            return True
+        message, now = (record.name, str(record.msg)), monotonic()
+        last, left_out = self._said.get(message, (float("-inf"), 0))
+        if now - last < _REPEAT_SECONDS:
+            self._said[message] = (last, left_out + 1)
+            return False
+        if left_out:
+            record.left_out = left_out
+        if len(self._said) >= _MOST_REMEMBERED:
+            self._said.clear()
+        self._said[message] = (now, 0)
+        return True
 
 
 class _Formatter(JsonFormatter):

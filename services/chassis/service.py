@@ -187,11 +187,13 @@ async def _keep_running(work: Callable[[], Awaitable[None]], name: str) -> None:
     while True:
         try:
             await work()
+        except Unavailable as refusal:
+            log.warning("background work waits", extra={"work": name, "reason": refusal.reason})
         except Exception:
             log.exception("background work failed", extra={"work": name})
-            await asyncio.sleep(1)
         else:
             return
+        await asyncio.sleep(1)
 
 
 async def _replay(service: Service, loaded: settings.ServiceSettings, topic: str, drop: str | None) -> int:

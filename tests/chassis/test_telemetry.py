@@ -261,3 +261,26 @@ def test_log_lines_carry_the_ids(issuer: Issuer, monkeypatch: pytest.MonkeyPatch
         "trace_id": f"{found.trace_id:032x}",
         "span_id": f"{found.span_id:016x}",
     }
+
+
+def test_what_a_library_says_again_and_again_is_written_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr(logs, "monotonic", lambda: clock[0])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        logs.configure("inventory", "INFO")
+        for second in range(12):
+            clock[0] = second
+            logging.getLogger("aiokafka.client").error("nobody at %s", second)
+            logging.getLogger("services.somewhere").error("ours is always written")
+        logging.getLogger("aiokafka.client").error("something else")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    theirs = [(line["message"], line.get("left_out")) for line in lines if line["logger"] == "aiokafka.client"]
+    assert theirs == [("nobody at 0", None), ("nobody at 10", 9), ("something else", None)]
+    assert len(lines) - len(theirs) == 12
