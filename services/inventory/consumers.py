@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from google.protobuf.message import Message
 
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
-from services.inventory import usecases
+from services.inventory import store, usecases
 from services.inventory.domain.stock import Allocation
 from shop.shipping.events.v1 import facts_pb2 as shipping
+
+OF_AN_ORDER = (shipping.OrderRejected, shipping.OrderCancelled, shipping.ShipmentDispatched)
 
 
 async def on_order_rejected(app: object, tx: Transaction, heard: Heard[shipping.OrderRejected]) -> None:
@@ -27,6 +32,13 @@ async def on_shipment_dispatched(app: object, tx: Transaction, heard: Heard[ship
     await usecases.ship_order(tx, heard.message.order_id, leaving, _actor(heard))
 
 
+async def lock_orders(app: object, tx: Transaction, facts: Sequence[Message]) -> None:
+    """Takes the locks of all these facts at once: they share rows with those of other partitions, and with callers."""
+    orders = {fact.order_id: fact for fact in facts if isinstance(fact, OF_AN_ORDER)}
+    releasing = [order_id for order_id, fact in orders.items() if not isinstance(fact, shipping.ShipmentDispatched)]
+    await store.lock_orders(tx.connection, list(orders), releasing)
+
+
 def _actor(heard: Heard[Any]) -> str:
     return f"fact:{heard.id}"
 
@@ -38,6 +50,7 @@ HEARS = (
             shipping.OrderRejected: on_order_rejected,
             shipping.OrderCancelled: on_order_cancelled,
         },
+        lock_ahead=lock_orders,
     ),
-    Hears("shop.shipping.shipments.v1", {shipping.ShipmentDispatched: on_shipment_dispatched}),
+    Hears("shop.shipping.shipments.v1", {shipping.ShipmentDispatched: on_shipment_dispatched}, lock_ahead=lock_orders),
 )

@@ -7,13 +7,14 @@ the import is run.
 from __future__ import annotations
 
 import argparse
-import csv
+import codecs
 import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 
@@ -27,6 +28,7 @@ LOCATION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 QUANTITY = re.compile(r"[0-9]{1,7}")
 MOST = 1_000_000
 BATCH = 500
+LINE_CHARACTERS = 10_000
 
 
 def check_rows(rows: Iterable[pb.StockRow]) -> tuple[list[Counted], list[pb.RowProblem]]:
@@ -96,15 +98,31 @@ def _digest(file: Path) -> str:
 
 
 def _rows(file: Path) -> Iterator[pb.StockRow]:
-    """The rows of a file, one by one. Raises `ValueError` when a column is missing."""
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        table = csv.DictReader(opened, delimiter="\t", strict=False)
-        missing = [column for column in COLUMNS if column not in (table.fieldnames or ())]
+    """The rows of a file, one by one; a line that cannot be read becomes a row that the service reports.
+
+    Raises `ValueError` when a column is missing.
+    """
+    with _opened(file) as opened:
+        header = _cells(opened.readline(LINE_CHARACTERS))
+        missing = [column for column in COLUMNS if column not in header]
         if missing:
             raise ValueError(f"the column {missing[0]} is missing; the first line must name {', '.join(COLUMNS)}")
-        unknown = [column for column in table.fieldnames or () if column not in COLUMNS]
+        unknown = [column for column in header if column not in COLUMNS]
         if unknown:
-            print(f"{file.name}: ignoring the columns {', '.join(unknown)}", file=sys.stderr)
-        for row in table:
-            values = {column: (row[column] or "").strip() for column in COLUMNS}
-            yield pb.StockRow(line=table.line_num, **values)
+            print(f"{file.name}: ignoring the columns {', '.join(map(ascii, unknown))}", file=sys.stderr)
+        for number, line in enumerate(iter(lambda: opened.readline(LINE_CHARACTERS), ""), 2):
+            if line.strip():
+                cells = dict(zip(header, _cells(line), strict=False))
+                yield pb.StockRow(line=number, **{column: cells.get(column, "") for column in COLUMNS})
+
+
+def _opened(file: Path) -> TextIO:
+    """The file as text. A wrong byte breaks its row, not the file."""
+    with file.open("rb") as opened:
+        utf_16 = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return file.open(encoding="utf-16" if utf_16 else "utf-8-sig", errors="replace")
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of one line. No value of ours has a tab or a line break in it, so quotes end where the line does."""
+    return [cell.strip().strip('"').replace("\0", "\N{REPLACEMENT CHARACTER}") for cell in line.split("\t")]

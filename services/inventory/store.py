@@ -134,8 +134,8 @@ async def save_reservation(connection: Connection, reservation: Reservation) -> 
     await connection.execute(
         "WITH saved AS ("
         " UPDATE reservations SET state = $2, expire_time = $3, order_id = $4, version = $5 WHERE reservation_id = $1"
-        ") UPDATE reservation_lines SET held_until = $6 WHERE reservation_id = $1"
-        " AND (held_until IS NOT NULL) AND held_until IS DISTINCT FROM $6",
+        ") UPDATE reservation_lines SET promised = $2 = 'committed',"
+        " held_until = CASE WHEN held_until IS NOT NULL THEN $6::timestamptz END WHERE reservation_id = $1",
         reservation.reservation_id,
         reservation.state,
         reservation.expire_time,
@@ -203,16 +203,28 @@ async def claim_rows(
     return {(row["sku"], row["location"]) for row in rows}
 
 
-async def hurt_by_shortfall(connection: Connection, sku: str, location: str) -> list[tuple[str, str]]:
-    """The orders that are promised units from a place, newest first, as (reservation id, order id)."""
+async def hurt_by_shortfall(
+    connection: Connection, places: Sequence[tuple[str, str]]
+) -> Mapping[tuple[str, str], list[tuple[str, str]]]:
+    """The orders that are promised units from some places, newest first, as (reservation id, order id)."""
     rows = await connection.fetch(
-        "SELECT r.reservation_id, r.order_id FROM reservation_lines l JOIN reservations r USING (reservation_id)"
-        " WHERE l.sku = $1 AND l.location = $2 AND r.state = 'committed' AND l.shipped < l.quantity"
-        " ORDER BY r.create_time DESC, r.reservation_id DESC LIMIT 1000",
-        sku,
-        location,
+        "SELECT l.sku, l.location, r.reservation_id, r.order_id"
+        " FROM unnest($1::text[], $2::text[]) AS p(sku, location)"
+        " JOIN reservation_lines l ON l.sku = p.sku AND l.location = p.location AND l.promised"
+        " AND l.shipped < l.quantity"
+        " JOIN reservations r USING (reservation_id) ORDER BY r.create_time DESC, r.reservation_id DESC",
+        [sku for sku, _ in places],
+        [location for _, location in places],
     )
-    return [(row["reservation_id"], row["order_id"]) for row in rows]
+    hurt: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in rows:
+        hurt.setdefault((row["sku"], row["location"]), []).append((row["reservation_id"], row["order_id"]))
+    return hurt
+
+
+async def lock_orders(connection: Connection, orders: Sequence[str], releasing: Sequence[str]) -> None:
+    """Takes all locks that handling these orders needs, in the global order. `releasing` are among the orders."""
+    await connection.execute("SELECT lock_orders($1, $2)", sorted(set(orders)), sorted(set(releasing)))
 
 
 async def _lines(connection: Connection, reservation_ids: Sequence[str]) -> Mapping[str, list[Line]]:

@@ -21,6 +21,9 @@ from services.inventory.domain.reservation import (
 )
 from services.inventory.domain.stock import Allocation, Cause, Level, Shelves, StockShortfallDetected
 
+# A shortfall names so many of the orders it hurts: a fact has a size.
+MOST_NAMED = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class ReserveStock:
@@ -206,14 +209,14 @@ async def _save(tx: Transaction, shelves: Shelves) -> None:
     if not happened:
         return
     now = await store.now(tx.connection)
-    facts = []
-    for one in happened:
-        if isinstance(one, StockShortfallDetected):
-            hurt = await store.hurt_by_shortfall(tx.connection, one.sku, one.location)
-            facts.append(publishes.stock_shortfall_detected(one, hurt))
-        else:
-            facts.append(publishes.stock_level_changed(one, now))
-    await tx.append(facts)
+    short = [(one.sku, one.location) for one in happened if isinstance(one, StockShortfallDetected)]
+    hurt = await store.hurt_by_shortfall(tx.connection, short) if short else {}
+    await tx.append(
+        publishes.stock_shortfall_detected(one, hurt.get((one.sku, one.location), [])[:MOST_NAMED])
+        if isinstance(one, StockShortfallDetected)
+        else publishes.stock_level_changed(one, now)
+        for one in happened
+    )
 
 
 def _skus(reservations: Iterable[Reservation]) -> set[str]:

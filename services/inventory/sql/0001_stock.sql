@@ -62,10 +62,13 @@ CREATE TABLE reservation_lines (
     shipped bigint NOT NULL DEFAULT 0 CHECK (shipped BETWEEN 0 AND quantity),
     -- Set while these units are counted in stock.held.
     held_until timestamptz,
+    -- True while these units are promised to an order; what is shipped of them is no longer counted in stock.committed.
+    promised boolean NOT NULL DEFAULT false,
     PRIMARY KEY (reservation_id, sku, location),
     FOREIGN KEY (sku, location) REFERENCES stock (sku, location)
 );
 CREATE INDEX reservation_lines_held ON reservation_lines (sku, location, held_until) WHERE held_until IS NOT NULL;
+CREATE INDEX reservation_lines_promised ON reservation_lines (sku, location) WHERE promised AND shipped < quantity;
 
 -- What an order did with its stock. Released stays released: it refuses the late commit of a process that thaws.
 CREATE TABLE order_marks (
@@ -129,4 +132,20 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('holds:' || customer, 0));
     RETURN (SELECT count(*) FROM reservations
         WHERE customer_id = customer AND state = 'held' AND expire_time > clock_timestamp());
+END $$;
+
+-- Takes all locks of some orders in the global order, for many facts in one transaction. Orders that are being released
+-- get their mark here, so that nobody's commit comes between. Nothing expires here: who handles a fact announces that.
+CREATE FUNCTION lock_orders(orders text [], releasing text []) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    reserved text [];
+BEGIN
+    INSERT INTO order_marks (order_id, state)
+    SELECT o, 'released' FROM unnest(releasing) o ORDER BY o ON CONFLICT DO NOTHING;
+    PERFORM FROM order_marks WHERE order_id = ANY(orders) ORDER BY order_id FOR UPDATE;
+    SELECT array_agg(reservation_id) INTO reserved
+    FROM order_marks WHERE order_id = ANY(orders) AND reservation_id IS NOT NULL;
+    PERFORM FROM reservations WHERE reservation_id = ANY(reserved) ORDER BY reservation_id FOR UPDATE;
+    PERFORM FROM stock WHERE sku IN (SELECT l.sku FROM reservation_lines l WHERE l.reservation_id = ANY(reserved))
+    ORDER BY sku, location FOR UPDATE;
 END $$;
