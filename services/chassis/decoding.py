@@ -18,6 +18,8 @@ from services.chassis.facts import CONTENT_TYPE, Heard
 
 # Longer than any id of ours, and short enough for an index.
 MAX_ID = 200
+# Of a key, which is indexed together with its topic where it is parked.
+MAX_KEY_BYTES = 1_000
 # What goes on to the handler: the journey, and the trace.
 CARRIED = ("traceparent", "tracestate", "baggage")
 
@@ -40,7 +42,18 @@ class Letter:
     @property
     def carried(self) -> dict[str, str]:
         """Trace context and baggage."""
-        return {name: value.decode("latin-1") for name, value in self.record.headers if name in CARRIED}
+        return {name: text for name, text in self.headers.items() if name in CARRIED}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers; their text is the bytes read as latin-1. One without a value, which Kafka allows, is empty."""
+        return {name: (value or b"").decode("latin-1") for name, value in self.record.headers}
+
+    @property
+    def parked_key(self) -> bytes | None:
+        """The key behind which later messages wait. None when there is none, or all of that key are poison anyway."""
+        key: bytes | None = self.record.key
+        return key if key is not None and len(key) <= MAX_KEY_BYTES else None
 
     def heard(self, journey_id: str | None) -> Heard[Any]:
         """The fact as its handler gets it."""
@@ -59,7 +72,7 @@ class _Poison(Exception):
 
 def decode(record: ConsumerRecord[bytes | None, bytes | None], kinds: Mapping[str, type[Message]]) -> Letter:
     """Reads a message. `kinds`: the facts that are handled, by their full protobuf names."""
-    headers: dict[str, bytes] = dict(record.headers)
+    headers: dict[str, bytes | None] = dict(record.headers)
     place = f"@{record.partition}-{record.offset}-{record.timestamp}"
     try:
         fact_id = _text(headers, "ce_id") if "ce_id" in headers else place
@@ -90,13 +103,15 @@ def decode(record: ConsumerRecord[bytes | None, bytes | None], kinds: Mapping[st
 def _key(key: bytes | None) -> str:
     if key is None:
         raise _Poison("NO_KEY")
+    if len(key) > MAX_KEY_BYTES:
+        raise _Poison("KEY_TOO_LONG")
     try:
         return key.decode()
     except UnicodeDecodeError:
         raise _Poison("KEY_NOT_TEXT") from None
 
 
-def _text(headers: Mapping[str, bytes], name: str) -> str:
+def _text(headers: Mapping[str, bytes | None], name: str) -> str:
     value = headers.get(name)
     if value is None:
         raise _Poison(f"NO_{name.upper().replace('-', '_')}")
@@ -112,11 +127,11 @@ def _text(headers: Mapping[str, bytes], name: str) -> str:
 def _time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
-        raise _Poison("WRONG_CE_TIME") from None
-    if time.tzinfo is None:
-        raise _Poison("WRONG_CE_TIME")
-    return time.astimezone(UTC)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and last days of the calendar have no time in UTC everywhere
+        pass
+    raise _Poison("WRONG_CE_TIME")
 
 
 def _parse(kind: type[Message], value: bytes) -> Message:

@@ -118,7 +118,7 @@ class Handling:
 
         With `behind`, only if the key is still parked; otherwise returns False and has done nothing.
         """
-        key = letter.record.key if self.batch is None else None
+        key = letter.parked_key if self.batch is None else None
         async with self.database.transaction() as work:
             connection = work.connection
             await connection.execute(FINISH, self.topic, *_places([letter]))
@@ -152,7 +152,7 @@ class Handling:
 
         Raises what the handler raises; then nothing has changed.
         """
-        key = letter.record.key if self.batch is None else None
+        key = letter.parked_key if self.batch is None else None
         async with self.database.transaction() as work:
             connection = work.connection
             if not await self._unwait(connection, letter.id):
@@ -236,12 +236,11 @@ class Handling:
 
     def _dead_letter(self, letter: Letter, reason: str, attempts: int) -> outbox.Row:
         record = letter.record
-        headers = {name: value.decode("latin-1") for name, value in record.headers}
         return outbox.Row(
             dead_letter_topic(self.topic),
             record.key,
             {
-                **headers,
+                **letter.headers,
                 "dlq_reason": reason,
                 "dlq_consumer": self.service,
                 "dlq_topic": self.topic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ class Rig:
         self,
         key: bytes | None,
         value: bytes | None,
-        headers: dict[str, bytes],
+        headers: Mapping[str, bytes | None],
         partition: int | None = None,
         topic: str | None = None,
     ) -> None:

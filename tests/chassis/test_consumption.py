@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -220,8 +221,10 @@ POISON = [
     ("UNKNOWN_TYPE", b"alien", b"", {"ce_type": b"shop.unheard.v1.Of"}),
     ("WRONG_CE_TYPE", b"binary", b"", {"ce_type": b"\xff\xfe"}),
     ("WRONG_CE_TIME", b"timeless", b"", {"ce_time": b"yesterday"}),
+    ("WRONG_CE_TIME", b"before-all-time", b"", {"ce_time": b"0001-01-01T00:00:00+14:00"}),
     ("UNDECODABLE", b"torn", b"\x0a\xff\xff", {}),
     ("KEY_NOT_TEXT", b"\xff\x00\xfe", b"", {}),
+    ("KEY_TOO_LONG", random.Random(1).randbytes(5_000).hex().encode(), b"", {}),
 ]
 
 
@@ -241,6 +244,17 @@ async def test_poison_is_dead_at_once_with_its_reason_and_blocks_no_other_key(ma
     assert [(dlq(letter)["dlq_reason"], letter.key, letter.value) for letter in letters] == sent
     assert handler.calls == ["1"]
     await made.committed(len(sent) + 1)
+
+
+async def test_a_header_without_a_value_is_an_empty_one(made: Rig) -> None:
+    made.relay()
+    heard, nothing = made.fact("k", "heard"), b""
+    await made.send(b"k", heard.message.SerializeToString(), {**headers_of(heard), "traceparent": None, "x": None})
+    await made.send(b"poison", nothing, {**headers_of(heard), "ce_id": None})
+    await made.listen()
+    assert await made.handled(1) == ["heard"]
+    (letter,) = await made.dead_letters(1)
+    assert (dlq(letter)["dlq_reason"], dict(letter.headers)["ce_id"]) == ("NO_CE_ID", b"")
 
 
 async def test_a_tombstone_is_skipped(made: Rig) -> None:
