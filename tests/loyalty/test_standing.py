@@ -74,6 +74,7 @@ async def test_points_of_more_than_a_year_ago_make_no_regular(shop: Shop) -> Non
     await shop.hear(delivered(customer, "299.00", delivery_time=datetime.now(UTC) - timedelta(days=364)))
     standing = await shop.standing(customer)
     assert (standing.points, standing.qualifying_points, standing.tier) == (2299, 299, pb.TIER_NEW)
+    assert (await shop.announced(facts.StandingChanged))[-1].tier == pb.TIER_NEW
 
 
 async def test_time_alone_lowers_a_tier_and_that_is_announced_once(shop: Shop) -> None:

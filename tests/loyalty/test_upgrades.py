@@ -16,7 +16,7 @@ from shop.loyalty.events.v1 import facts_pb2 as facts
 from shop.loyalty.v1 import loyalty_pb2 as pb
 from shop.shipping.events.v1 import facts_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2
-from tests.loyalty.conftest import NOON, Shop, cancelled, new_id, not_applied, order_placed, upgraded
+from tests.loyalty.conftest import NOON, Shop, cancelled, delivered, new_id, not_applied, order_placed, upgraded
 
 COST = Decimal("9.90")
 NONE = Decimal(0)
@@ -89,6 +89,15 @@ async def test_somebody_new_is_not_surprised_yet(shop: Shop) -> None:
     (declined,) = await shop.announced(facts.UpgradeDeclined)
     assert declined.rule == "MINIMUM_TIER"
     assert declined.reason == "0 points in 365 days make the customer NEW, REGULAR is needed"
+
+
+@pytest.mark.parametrize(("days", "granted"), [(365, False), (364, True)])
+async def test_points_count_for_a_year_before_the_orders_time(shop: Shop, days: int, granted: bool) -> None:
+    customer = new_id("cus")
+    await shop.hear(delivered(customer, "400.00", delivery_time=NOON - timedelta(days=days)))
+    order = order_placed(customer)
+    await shop.hear(order)
+    assert (await shop.decision(order.order_id)).granted == granted
 
 
 async def test_an_order_is_decided_once_however_often_it_is_told(shop: Shop) -> None:
