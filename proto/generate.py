@@ -1,5 +1,7 @@
 """Generates the protobuf code beside the protos, and the descriptor set `proto/shop.binpb`.
 
+`python proto/generate.py release` makes what is generated now the baseline that may only be extended.
+
 Run as `python proto/generate.py`; does nothing when no proto and no generator changed. The descriptor set holds every
 imported file and the comments: Envoy's JSON transcoder, Buf and the access tests read it.
 """
@@ -15,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 STAMP = ROOT / ".generated"
 DESCRIPTORS = ROOT / "shop.binpb"
+RELEASED = ROOT / "released.binpb"
 
 
 def main() -> int:
@@ -29,6 +32,16 @@ def main() -> int:
     if code == 0:
         STAMP.write_text(fingerprint)
     return code
+
+
+def release() -> None:
+    """Keeps the descriptors, without comments, as the baseline of Buf's breaking check. It is committed."""
+    from google.protobuf import descriptor_pb2
+
+    files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
+    for file in files.file:
+        file.ClearField("source_code_info")
+    RELEASED.write_bytes(files.SerializeToString(deterministic=True))
 
 
 def _fingerprint(protos: list[Path]) -> str:
@@ -87,4 +100,7 @@ def _protoc(protos: list[Path]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    done = main()
+    if done == 0 and sys.argv[1:] == ["release"]:
+        release()
+    sys.exit(done)
