@@ -8,6 +8,8 @@ from decimal import Decimal
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
+from services.chassis.errors import InvalidInput
+
 NANOS = Decimal(1_000_000_000)
 
 
@@ -18,9 +20,15 @@ def to_timestamp(instant: datetime) -> Timestamp:
     return stamp
 
 
-def to_datetime(stamp: Timestamp) -> datetime:
-    """The instant as an aware datetime in UTC, to the microsecond."""
-    return stamp.ToDatetime(UTC)
+def to_datetime(stamp: Timestamp, field: str = "timestamp") -> datetime:
+    """The instant as an aware datetime in UTC, to the microsecond.
+
+    Raises `InvalidInput` naming the field: anybody can send seconds and nanos that are no instant.
+    """
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput([(field, "is no instant between the years 1 and 9999")]) from None
 
 
 def to_money(amount: Decimal, currency: str) -> Money:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 
 import asyncpg
 from google.type.money_pb2 import Money as MoneyMessage
@@ -11,7 +10,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from services.chassis import pages
 from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
-from services.chassis.errors import InvalidInput, NotFound
+from services.chassis.errors import NotFound
 from services.chassis.requests import once
 from services.chassis.values import from_money, to_datetime, to_money, to_timestamp
 from services.loyalty import queries, usecases
@@ -114,7 +113,7 @@ def _entry(row: asyncpg.Record) -> pb.PointsEntry:
 
 def _draft(policy: pb.UpgradePolicy) -> Draft:
     return Draft(
-        _instant(policy),
+        to_datetime(policy.active_from, "policy.active_from") if policy.HasField("active_from") else None,
         policy.minimum_tier,
         _amount(policy, "minimum_order_value"),
         tuple(policy.countries),
@@ -156,15 +155,6 @@ def _decision(row: asyncpg.Record) -> pb.UpgradeDecision:
         text=row["text"] + SINCE[state],
         state=STATES[state],
     )
-
-
-def _instant(policy: pb.UpgradePolicy) -> datetime | None:
-    if not policy.HasField("active_from"):
-        return None
-    try:
-        return to_datetime(policy.active_from)
-    except (ValueError, OverflowError):
-        raise InvalidInput([("policy.active_from", "is no instant between the years 1 and 9999")]) from None
 
 
 def _amount(policy: pb.UpgradePolicy, field: str) -> Money | None:

@@ -15,7 +15,7 @@ from services.loyalty.domain.upgrades import Decision, Outcome, PlacedOrder, dec
 async def accrue(tx: Transaction, parcel: DeliveredParcel) -> None:
     """Gives the points for a parcel that arrived: once, however often that is told."""
     standing, now = await store.lock_standing(tx.connection, parcel.customer_id)
-    entry = delivered(parcel)
+    entry = delivered(parcel, now)
     if await store.add_entry(tx.connection, parcel.customer_id, entry):
         standing.add(entry, now)
         await store.save_standings(tx.connection, [standing])

@@ -145,9 +145,10 @@ class WarehouseApi:
         return await once(self._database, request, pb.DispatchShipmentResponse, run)
 
     async def RecordScan(self, request: pb.RecordScanRequest) -> pb.RecordScanResponse:
+        scan_time = to_datetime(request.scan_time, "scan_time")
         async with self._database.transaction() as tx:
             shipment = await fulfilment.record_scan(
-                tx, request.scan_id, request.tracking_reference, KINDS[request.kind], to_datetime(request.scan_time)
+                tx, request.scan_id, request.tracking_reference, KINDS[request.kind], scan_time
             )
         return pb.RecordScanResponse(shipment=messages.shipment(shipment) if shipment else None)
 

@@ -231,10 +231,12 @@ async def add_scan(
     return added is True
 
 
-async def delivery_scan(connection: Connection, tracking_reference: str) -> datetime | None:
+async def delivery_scan(connection: Connection, tracking_reference: str, since: datetime) -> datetime | None:
     """When a scanner first saw the parcel delivered, as far as is known."""
     instant: datetime | None = await connection.fetchval(
-        "SELECT min(scan_time) FROM scans WHERE tracking_reference = $1 AND kind = 'delivered'", tracking_reference
+        "SELECT min(scan_time) FROM scans WHERE tracking_reference = $1 AND kind = 'delivered' AND scan_time >= $2",
+        tracking_reference,
+        since,
     )
     return instant
 

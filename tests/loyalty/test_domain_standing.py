@@ -48,14 +48,14 @@ def test_tiers_begin_at_their_points(points: int, tier: Tier) -> None:
 
 
 def test_an_entry_names_its_fact() -> None:
-    entry = delivered(parcel("312.40"))
+    entry = delivered(parcel("312.40"), NOW)
     assert (entry.points, entry.fact_id, entry.actor) == (312, "fact_1", "fact:fact_1")
     assert entry.text == "a parcel with goods of 312.40 EUR arrived"
 
 
 def test_a_delivery_moves_the_standing_and_says_by_how_much() -> None:
     standing = nobody()
-    standing.add(delivered(parcel("312.40")), NOW)
+    standing.add(delivered(parcel("312.40"), NOW), NOW)
     changed = standing.happened[0]
     assert (changed.tier, changed.points, changed.points_delta, changed.order_id) == (Tier.REGULAR, 312, 312, "ord_1")
     assert changed.version == standing.version == 1
@@ -63,14 +63,14 @@ def test_a_delivery_moves_the_standing_and_says_by_how_much() -> None:
 
 def test_points_from_before_the_span_count_for_the_sum_only() -> None:
     standing = nobody()
-    standing.add(delivered(parcel("500", NOW - timedelta(days=365))), NOW)
+    standing.add(delivered(parcel("500", NOW - timedelta(days=365)), NOW), NOW)
     assert (standing.points, standing.qualifying_points, standing.tier) == (500, 0, Tier.NEW)
     assert standing.review_time() is None
 
 
 def test_a_regular_is_looked_at_again_when_the_oldest_points_leave_the_span() -> None:
     standing = nobody()
-    standing.add(delivered(parcel("500", NOW - timedelta(days=100))), NOW)
+    standing.add(delivered(parcel("500", NOW - timedelta(days=100)), NOW), NOW)
     standing.add(adjusted(10, "sorry", "operator:olga", NOW), NOW)
     assert standing.review_time() == NOW + timedelta(days=265)
 
@@ -97,3 +97,9 @@ def test_the_balance_is_the_sum_and_versions_rise(deltas: list[int]) -> None:
         assert standing.tier is TIER_RULE.tier(booked)
     assert [one.version for one in standing.happened] == list(range(1, standing.version + 1))
     assert sum(one.points_delta for one in standing.happened) == booked
+
+
+def test_nothing_is_earned_later_than_now() -> None:
+    standing = nobody()
+    standing.add(delivered(parcel("500", datetime.max.replace(tzinfo=UTC)), NOW), NOW)
+    assert standing.review_time() == NOW + timedelta(days=365)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from google.protobuf.message import Message
 
-from services.chassis.errors import Conflict, NotFound, NotNow, Refusal
+from services.chassis.errors import Conflict, InvalidInput, NotFound, NotNow, Refusal
 from services.chassis.facts import Heard
 from services.chassis.values import to_datetime
 from services.shipping.consumers import HEARS
@@ -25,8 +25,6 @@ from shop.shipping.events.v1 import facts_pb2 as facts
 from shop.shipping.v1 import shipping_pb2 as pb
 from tests.shipping.conftest import OPERATOR as WAREHOUSE
 from tests.shipping.conftest import PHONE, Desk, amount, as_caller, new_id
-
-NOW = datetime(2026, 2, 2, 8, tzinfo=UTC)
 
 
 async def hear(desk: Desk, message: Message) -> None:
@@ -46,6 +44,16 @@ async def upgrade(desk: Desk, order: pb.Order, policy_version: int = 7) -> None:
         reason="You have been with us for long.",
     )
     await hear(desk, granted)
+
+
+async def weeks_later(desk: Desk, order: pb.Order) -> datetime:
+    """All of an order that left did so three weeks ago. Returns when its first parcel should have arrived."""
+    await desk.database.pool.execute(
+        "UPDATE shipments SET dispatch_time = dispatch_time - interval '21 days',"
+        " current_promise.deadline = (current_promise).deadline - interval '21 days' WHERE order_id = $1",
+        order.order_id,
+    )
+    return to_datetime((await desk.get(order.order_id)).shipments[0].current_promise.deadline)
 
 
 # --- cancel
@@ -118,9 +126,9 @@ async def test_a_parcel_is_dispatched_once_under_a_number_of_its_own(desk: Desk)
 
 async def test_a_delivery_is_told_once_with_whether_the_promise_was_kept(desk: Desk) -> None:
     order = await desk.order(("boot", 4))
-    deadline = to_datetime(order.shipments[0].current_promise.deadline)
     for number, shipment in enumerate(order.shipments):
         await desk.dispatch(shipment, f"T{number}")
+    deadline = await weeks_later(desk, order)
     early = deadline - timedelta(seconds=1)
     answer = await desk.scan("T0", early, scan_id="scan-1")
     assert answer.shipment.state == pb.SHIPMENT_STATE_DELIVERED
@@ -159,6 +167,46 @@ async def test_a_scan_at_the_moment_of_dispatch_is_not_lost(desk: Desk) -> None:
             desk.dispatch(order.shipments[0], f"T{number}"), desk.scan(f"T{number}", datetime.now(UTC))
         )
         assert (await desk.get(order.order_id)).state == pb.ORDER_STATE_DELIVERED
+
+
+@pytest.mark.parametrize("off", [timedelta(minutes=6), timedelta(days=36500), timedelta(days=-2), timedelta(days=-61)])
+async def test_nobody_saw_a_parcel_before_it_left_or_after_now(desk: Desk, off: timedelta) -> None:
+    order = await desk.order()
+    await desk.dispatch(order.shipments[0], "T1")
+    with pytest.raises(InvalidInput) as refused:
+        await desk.scan("T1", datetime.now(UTC) + off, scan_id="scan-1")
+    assert [field for field, _ in refused.value.fields] == ["scan_time"]
+    # Nothing was kept: the right time under the same id counts.
+    assert (await desk.scan("T1", datetime.now(UTC), scan_id="scan-1")).shipment.state == pb.SHIPMENT_STATE_DELIVERED
+
+
+@pytest.mark.parametrize("off", [timedelta(minutes=6), timedelta(days=-61)])
+async def test_a_parcel_nobody_knows_has_no_impossible_scan_either(desk: Desk, off: timedelta) -> None:
+    with pytest.raises(InvalidInput):
+        await desk.scan("T1", datetime.now(UTC) + off)
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(10**18, 0), (0, -5)])
+async def test_a_scan_at_no_instant_is_refused(desk: Desk, seconds: int, nanos: int) -> None:
+    request = pb.RecordScanRequest(scan_id="s", tracking_reference="T1", kind=pb.SCAN_KIND_DELIVERED)
+    request.scan_time.seconds, request.scan_time.nanos = seconds, nanos
+    with as_caller(WAREHOUSE), pytest.raises(InvalidInput) as refused:
+        await desk.warehouse.RecordScan(request)
+    assert [field for field, _ in refused.value.fields] == ["scan_time"]
+
+
+async def test_a_repeat_of_an_old_scan_is_still_answered(desk: Desk) -> None:
+    order = await desk.order()
+    await desk.dispatch(order.shipments[0], "T1")
+    await desk.scan("T1", datetime.now(UTC), scan_id="scan-1")
+    repeat = await desk.scan("T1", datetime.now(UTC) - timedelta(days=90), scan_id="scan-1")
+    assert repeat.shipment.state == pb.SHIPMENT_STATE_DELIVERED
+
+
+async def test_a_number_that_a_carrier_used_before_delivers_nothing(desk: Desk) -> None:
+    await desk.scan("T1", datetime.now(UTC) - timedelta(days=30))
+    order = await desk.order()
+    assert (await desk.dispatch(order.shipments[0], "T1")).state == pb.SHIPMENT_STATE_DISPATCHED
 
 
 async def test_the_same_scan_at_the_same_moment_counts_once(desk: Desk) -> None:
@@ -295,6 +343,6 @@ async def test_the_journey_of_an_order_is_that_of_all_its_facts(desk: Desk) -> N
     await desk.database.pool.execute("UPDATE orders SET journey_id = 'journey-1'")
     with as_caller(WAREHOUSE):
         await desk.dispatch(order.shipments[0], "T1")
-        await desk.scan("T1", NOW)
+        await desk.scan("T1", datetime.now(UTC))
     rows = await desk.database.fetch("SELECT headers::text AS text FROM outbox ORDER BY id")
     assert ["journey.id=journey-1" in row["text"] for row in rows] == [False, True, True]

@@ -166,15 +166,18 @@ class Standing:
         )
 
 
-def delivered(parcel: DeliveredParcel) -> Entry:
-    """The entry for a parcel that arrived. One without points stands in the ledger too: it was counted."""
+def delivered(parcel: DeliveredParcel, now: datetime) -> Entry:
+    """The entry for a parcel that arrived. One without points stands in the ledger too: it was counted.
+
+    Nothing is earned later than now, whatever a carrier's clock said: its points would count for longer than others.
+    """
     return Entry(
         ACCRUAL_RULE.points(parcel.goods),
         Reason.DELIVERY,
         f"a parcel with goods of {parcel.goods} arrived",
         f"fact:{parcel.fact_id}",
         ACCRUAL_RULE.version,
-        parcel.delivery_time,
+        min(parcel.delivery_time, now),
         parcel.order_id,
         parcel.shipment_id,
         parcel.fact_id,
