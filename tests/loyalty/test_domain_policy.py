@@ -77,6 +77,9 @@ def test_versions_and_times_rise_together() -> None:
         ),
         ({"daily_budget": euros("20000.01")}, ["policy.daily_budget"]),
         ({"active_from": NOW - timedelta(microseconds=1)}, ["policy.active_from"]),
+        ({"active_from": NOW + timedelta(days=367)}, ["policy.active_from"]),
+        ({"active_from": datetime.max.replace(tzinfo=UTC)}, ["policy.active_from"]),
+        ({"countries": ("XX",) * 1_000_000}, ["policy.countries"]),
         (
             {"minimum_tier": 0, "unit_cost": None, "countries": ("ZZ",)},
             ["policy.minimum_tier", "policy.countries[0]", "policy.unit_cost"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from services.chassis.errors import InvalidInput, NotNow
@@ -15,6 +15,9 @@ from services.loyalty.domain.standing import Tier
 
 MOST = Decimal(1_000_000_000)
 MOST_DAYS = 3650
+MOST_COUNTRIES = 250
+# A version for later must pass before the next can begin: one for the far future would be the last for ever.
+MOST_AHEAD = timedelta(days=366)
 
 
 class PolicyNotAfterActive(NotNow):
@@ -61,7 +64,7 @@ def next_version(draft: Draft, latest: UpgradePolicy | None, now: datetime) -> U
 
     Raises `InvalidInput` with every field that is wrong or contradicts another, and `PolicyNotAfterActive`.
     """
-    if problems := [*_problems(draft), *_past(draft, now)]:
+    if problems := [*_problems(draft), *_time_problems(draft, now)]:
         raise InvalidInput(problems)
     active_from = draft.active_from or now
     if latest is not None and active_from <= latest.active_from:
@@ -95,12 +98,19 @@ def _problems(draft: Draft) -> Iterator[tuple[str, str]]:
     yield from _money_problems(draft)
 
 
-def _past(draft: Draft, now: datetime) -> Iterator[tuple[str, str]]:
-    if draft.active_from is not None and draft.active_from < now:
+def _time_problems(draft: Draft, now: datetime) -> Iterator[tuple[str, str]]:
+    if draft.active_from is None:
+        return
+    if draft.active_from < now:
         yield "policy.active_from", f"is past; it is {now.isoformat()}"
+    if draft.active_from > now + MOST_AHEAD:
+        yield "policy.active_from", f"is more than a year ahead; it is {now.isoformat()}"
 
 
 def _country_problems(countries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if len(countries) > MOST_COUNTRIES:
+        yield "policy.countries", f"are {len(countries)}, more than there are in the world"
+        return
     for number, country in enumerate(countries):
         if country not in known_countries():
             yield f"policy.countries[{number}]", f"{country!r} is no country by ISO 3166-1 alpha-2"
