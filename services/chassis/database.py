@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +13,7 @@ import asyncpg
 from services.chassis import outbox
 from services.chassis.errors import Conflict, TooMuch, Unavailable
 from services.chassis.facts import Fact
+from services.chassis.waiting import to_the_end
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -30,6 +32,10 @@ OUTAGES: tuple[type[BaseException], ...] = (
     # What asyncpg says of a connection on which the server has taken its leave, until it is closed.
     asyncpg.InternalClientError,
 )
+# asyncpg says InterfaceError of a connection that was lost, but also of a mistake of ours.
+PERHAPS_OUTAGES: tuple[type[BaseException], ...] = (*OUTAGES, asyncpg.InterfaceError)
+# The reason of the refusal that says so.
+DATABASE_AWAY = "DATABASE_AWAY"
 # Lost a race that a repeat from the start wins.
 RACES: tuple[type[BaseException], ...] = (
     asyncpg.SerializationError,
@@ -105,7 +111,7 @@ class Database:
     def pool(self) -> asyncpg.Pool[asyncpg.Record]:
         """The open pool, for reads that need no transaction."""
         if self._pool is None:
-            raise Unavailable("the database is not open yet", reason="DATABASE_AWAY")
+            raise Unavailable("the database is not open yet", reason=DATABASE_AWAY)
         return self._pool
 
     @asynccontextmanager
@@ -125,50 +131,67 @@ class Database:
 
         Raises `Unavailable` when the database is away, `TooMuch` when no connection is free in time, and `Conflict`
         when another transaction won. A cancelled caller never leaves the connection in between: the commit is
-        finished in any case.
+        finished in any case, and whoever waits for it is told.
         """
+        async with self._borrowed() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            work = Transaction(connection, self.service)
+            try:
+                yield work
+            except BaseException:
+                if not _is_lost(connection):
+                    await to_the_end(transaction.rollback())
+                raise
+            await to_the_end(self._commit(transaction, work))
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Runs one statement outside a transaction, and returns its rows. Raises as `transaction` does."""
+        async with self._borrowed() as connection:
+            return await connection.fetch(query, *arguments)
+
+    async def _commit(self, transaction: asyncpg.transaction.Transaction, work: Transaction) -> None:
+        await transaction.commit()
+        work.committed()
+        if work.has_facts:
+            self.wake_relay()
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Connection]:
+        """A connection of the pool. What goes wrong with it inside the block is told apart from mistakes of ours."""
         pool = self.pool
         try:
             connection = await pool.acquire(timeout=self._acquire_seconds)
         except TimeoutError:
             raise TooMuch("no database connection became free in time", reason="OVERLOADED") from None
         except OUTAGES as error:
-            raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
+            raise _away() from error
         try:
-            transaction = connection.transaction()
-            try:
-                await transaction.start()
-                work = Transaction(connection, self.service)
-                try:
-                    yield work
-                except BaseException:
-                    if not _is_lost(connection):
-                        await asyncio.shield(transaction.rollback())
-                    raise
-                await asyncio.shield(transaction.commit())
-            except RACES as error:
-                raise Conflict("another change came first; try again", reason="BUSY") from error
-            except OUTAGES as error:
-                raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
-            except asyncpg.InterfaceError as error:
-                # asyncpg says so for a connection that was lost, but also for a mistake of ours.
-                if not _is_lost(connection):
-                    raise
-                raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
+            yield connection
+        except RACES as error:
+            raise Conflict("another change came first; try again", reason="BUSY") from error
+        except PERHAPS_OUTAGES as error:
+            if not (_is_of_the_database(error) or _is_lost(connection)):
+                raise
+            raise _away() from error
         finally:
             # The transaction is over by now: a connection that breaks on its way back is replaced, nothing is lost.
-            with suppress(*OUTAGES, asyncpg.InterfaceError):
-                await asyncio.shield(pool.release(connection))
-        work.committed()
-        if work.has_facts:
-            self.wake_relay()
+            with suppress(*PERHAPS_OUTAGES):
+                await to_the_end(pool.release(connection))
 
-    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Reads rows outside a transaction. Raises `Unavailable` when the database is away."""
-        try:
-            return await self.pool.fetch(query, *arguments)
-        except OUTAGES as error:
-            raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
+
+def _away() -> Unavailable:
+    return Unavailable("the database does not answer", reason=DATABASE_AWAY)
+
+
+def _is_of_the_database(error: BaseException) -> bool:
+    """Whether the error alone tells of an outage. An OSError may also be raised by the block itself."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return False
+    if not isinstance(error, OSError):  # TimeoutError is one, too
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("asyncpg.") for frame, _ in frames)
 
 
 def _is_lost(connection: Connection) -> bool:

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from services.chassis import outbox, telemetry
 from services.chassis.database import Connection, Database, Transaction
 from services.chassis.decoding import Letter, decode
-from services.chassis.errors import Unavailable
+from services.chassis.errors import Refusal
 from services.chassis.facts import Hears
 from services.chassis.kafka import dead_letter_topic
 
@@ -76,18 +76,23 @@ class Handling:
 
     async def count(self, letter: Letter) -> int:
         """Counts that an attempt begins, and returns how many have begun. Handling it takes the count away."""
-        tries: int = (await self._quickly(COUNT, letter))[0]["attempts"]
+        tries: int = (await self._at_place(COUNT, letter))[0]["attempts"]
         return tries
 
     async def uncount(self, letter: Letter) -> None:
         """Takes back the last count: what happened was no attempt."""
-        await self._quickly(UNCOUNT, letter)
+        await self._at_place(UNCOUNT, letter)
 
-    async def _quickly(self, query: str, letter: Letter) -> list[asyncpg.Record]:
+    async def _at_place(self, query: str, letter: Letter) -> list[asyncpg.Record]:
+        return await self.database.fetch(query, self.topic, letter.record.partition, letter.record.offset)
+
+    async def is_database_there(self) -> bool:
+        """Whether the database answers somebody who asks for nothing."""
         try:
-            return await self.database.fetch(query, self.topic, letter.record.partition, letter.record.offset)
-        except asyncpg.InterfaceError as error:  # what asyncpg says of a connection that is gone already
-            raise Unavailable("the database does not answer", reason="DATABASE_AWAY") from error
+            await self.database.fetch("SELECT 1")
+        except Refusal:
+            return False
+        return True
 
     async def together(self, letters: Sequence[Letter], *, counted: bool = False) -> None:
         """Handles all in one transaction: all or nothing. Takes away the count if there is one.

@@ -17,7 +17,7 @@ import grpc
 from aiokafka import TopicPartition
 from opentelemetry.metrics import Meter
 
-from services.chassis.database import OUTAGES
+from services.chassis.database import DATABASE_AWAY
 from services.chassis.decoding import Letter
 from services.chassis.errors import Conflict, Refusal, TooMuch, Unavailable
 from services.chassis.handling import PARKED_BEHIND, Handling, KeyIsParked
@@ -31,6 +31,8 @@ BATCH_TOGETHER = 1_000
 # More than a process can have handled and not committed. Were it less, only more restarts would be needed.
 CAREFUL = 50
 RACES = 5
+# So often may the database fail a message while it answers others: then it is the message's fault.
+DOUBTS = 5
 NEVER_FINISHED = "NEVER_FINISHED"
 
 
@@ -248,6 +250,7 @@ class _Attempt:
         # A count that could not be taken back since the database was away.
         self._owed = False
         self._races = 0
+        self._doubts = 0
         self._pause = Pause(*lane.patience.outage)
 
     async def count(self, letter: Letter) -> int:
@@ -262,6 +265,8 @@ class _Attempt:
     async def passes_by(self, error: Exception, letter: Letter) -> bool:
         """Waits out what passes by itself. False when the error is one of the message or of ours."""
         if is_outage(error):
+            if await self._is_doubtful(error):
+                return False
             await self._uncount(letter)
             log.warning("waiting for an outage to pass", extra=_where(letter) | {"error": name_of(error)})
             await self._lane.outage(self._pause.next())
@@ -272,12 +277,20 @@ class _Attempt:
             return True
         return False
 
+    async def _is_doubtful(self, error: Exception) -> bool:
+        """Whether an outage of the database is rather a message it cannot digest, as a statement that never ends."""
+        if name_of(error) != DATABASE_AWAY or not await self._lane.handling.is_database_there():
+            self._doubts = 0
+            return False
+        self._doubts += 1
+        return self._doubts > DOUBTS
+
     async def _uncount(self, letter: Letter) -> None:
         if self._counted:
             self._counted = False
             try:
                 await self._lane.handling.uncount(letter)
-            except Unavailable:
+            except Refusal:
                 self._owed = True
 
 
@@ -285,9 +298,7 @@ def is_outage(error: BaseException) -> bool:
     """Whether a part we need is away or overloaded, which has nothing to do with the message."""
     if isinstance(error, Refusal):
         return isinstance(error, Unavailable) or (isinstance(error, TooMuch) and error.reason == "OVERLOADED")
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() is grpc.StatusCode.UNAVAILABLE
-    return isinstance(error, OUTAGES)
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def name_of(error: BaseException) -> str:

@@ -97,7 +97,9 @@ async def test_offsets_are_committed_only_up_to_what_the_database_has_committed(
 
 async def test_an_outage_pauses_its_partition_and_is_no_attempt(wide: Rig) -> None:
     handler = Failing(
-        a=(Unavailable("away"), -1), b=(ConnectionResetError(), 4), c=(TooMuch("busy", reason="OVERLOADED"), 4)
+        a=(Unavailable("away"), -1),
+        b=(Unavailable("away", reason="DATABASE_AWAY"), 4),
+        c=(TooMuch("busy", reason="OVERLOADED"), 4),
     )
     await wide.listen(wide.hears(handler), attempts=2)
     await wide.send_facts(*(wide.fact("k", value) for value in "abc"), partition=0)
@@ -128,6 +130,20 @@ async def test_an_outage_that_outlasts_a_restart_is_no_attempt(made: Rig) -> Non
     await made.listen()
     assert await made.handled(1) == ["a"]
     assert await made.count("dead_letters") == 0
+
+
+async def test_a_message_the_database_cannot_digest_is_no_outage_for_ever(made: Rig) -> None:
+    async def endless(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        if heard.message.value == "bad":
+            await work.connection.execute("SELECT pg_sleep(60)", timeout=0.01)
+        await record(app, work, heard)
+
+    made.relay()
+    await made.listen(made.hears(endless), attempts=2)
+    await made.send_facts(made.fact("k", "bad"), made.fact("other", "free"))
+    (letter,) = await made.dead_letters(1)
+    assert (dlq(letter)["dlq_reason"], dlq(letter)["dlq_attempts"]) == ("DATABASE_AWAY", "2")
+    assert await made.handled(1) == ["free"]
 
 
 async def test_a_lost_race_is_repeated_and_is_no_attempt(made: Rig) -> None:

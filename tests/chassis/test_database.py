@@ -60,9 +60,43 @@ async def test_rolls_back_when_it_raises(database: Database) -> None:
     assert not await database.fetch("SELECT * FROM trial")
 
 
-async def test_a_storm_of_cancellations_leaks_no_connection(database: Database) -> None:
+async def test_a_commit_that_has_begun_is_finished_and_told_though_the_caller_is_cancelled(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, after = asyncpg.transaction.Transaction.commit, []
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(transaction: Any) -> None:
+        began.set()
+        await may_end.wait()
+        await commit(transaction)
+
+    async def work() -> None:
+        async with database.transaction() as tx:
+            await tx.connection.execute("INSERT INTO trial VALUES (1, 1)")
+            tx.has_facts = True
+            tx.after_commit(lambda: after.append("done"))
+
+    monkeypatch.setattr(asyncpg.transaction.Transaction, "commit", slowly)
+    monkeypatch.setattr(database, "wake_relay", lambda: after.append("woken"))
+    task = asyncio.create_task(work())
+    await began.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert after == ["done", "woken"]
+    assert len(await database.fetch("SELECT * FROM trial")) == 1
+
+
+async def test_a_storm_of_cancellations_leaks_no_connection_and_tells_of_each_commit(database: Database) -> None:
+    told = []
+
     async def work(number: int) -> None:
         async with database.transaction() as tx:
+            tx.after_commit(lambda: told.append(number))
             await tx.connection.execute("INSERT INTO trial VALUES ($1, 1)", number)
             await tx.connection.execute("SELECT pg_sleep(0.001)")
 
@@ -75,6 +109,7 @@ async def test_a_storm_of_cancellations_leaks_no_connection(database: Database) 
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.gather(*(work(1000 + number) for number in range(8)))
+    assert sorted(told) == [row["id"] for row in await database.fetch("SELECT id FROM trial ORDER BY id")]
     assert await in_transaction(database) == 0
     assert database.pool.get_size() - database.pool.get_idle_size() == 0
 
@@ -104,6 +139,25 @@ async def test_a_lost_connection_is_an_outage(database: Database) -> None:
     assert refused.value.reason == "DATABASE_AWAY"
     async with database.transaction() as tx:
         assert await tx.connection.fetchval("SELECT 1") == 1
+    with pytest.raises(Unavailable) as refused:
+        await database.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert refused.value.reason == "DATABASE_AWAY"
+
+
+async def test_a_statement_that_takes_too_long_is_an_outage(database: Database) -> None:
+    with pytest.raises(Unavailable) as refused:
+        async with database.transaction() as tx:
+            await tx.connection.execute("SELECT pg_sleep(60)", timeout=0.01)
+    assert refused.value.reason == "DATABASE_AWAY"
+
+
+@pytest.mark.parametrize("mistake", [TimeoutError("mine"), ConnectionResetError("mine"), FileNotFoundError("mine")])
+async def test_what_the_block_itself_raises_is_no_outage_of_the_database(database: Database, mistake: OSError) -> None:
+    with pytest.raises(type(mistake), match="mine"):
+        async with database.transaction() as tx:
+            await tx.connection.execute("INSERT INTO trial VALUES (1, 1)")
+            raise mistake
+    assert not await database.fetch("SELECT * FROM trial")
 
 
 async def test_what_is_committed_stays_a_success_when_the_connection_breaks_afterwards(
@@ -143,5 +197,7 @@ async def test_no_free_connection_is_shed(infrastructure: Stack) -> None:
         with pytest.raises(TooMuch) as refused:
             async with small.transaction():
                 pass
+        with pytest.raises(TooMuch):
+            await small.fetch("SELECT 1")
     assert refused.value.reason == "OVERLOADED"
     await small.close()
