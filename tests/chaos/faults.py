@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections import Counter
@@ -78,6 +79,19 @@ async def conclude(stack: Stack, load: Load, faults: Faults) -> None:
     print("\n".join(load.record.lines()))
     assert not load.record.untyped, f"{len(load.record.untyped)} answers without a type: {load.record.untyped[:5]}"
     assert not load.record.gave_up, f"{load.record.gave_up} calls were never answered"
+    errors = errors_logged(stack)
+    assert not errors, f"errors of ours in the logs: {errors}"
     findings = await audit(stack, load.record.told)
     print("\n".join(findings.lines()))
     assert not findings.problems, "\n".join(findings.lines())
+
+
+def errors_logged(stack: Stack) -> Counter[tuple[str, str, str]]:
+    """What our own code logged as errors: who, what, and the last line of the stack. An outage is none."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for file in (stack.state / "log").glob("*.log"):
+        for line in file.read_text(errors="replace").splitlines():
+            if '"level": "ERROR"' in line and '"logger": "services.' in line:
+                entry = json.loads(line)
+                found[file.stem, entry["message"], entry.get("stack", "").rstrip().rpartition("\n")[2]] += 1
+    return found
