@@ -14,7 +14,7 @@ from services.chassis.errors import NotAllowed, NotFound
 from services.chassis.requests import once
 from services.contact import messages, queries, store, usecases
 from services.contact.domain.contact import ContactState
-from services.contact.domain.routing import AgentNotFound
+from services.contact.domain.routing import AgentBusy, AgentNotFound
 from services.contact.hotline import Hotline
 from services.contact.notes import Notes
 from services.contact.router import Router
@@ -140,7 +140,12 @@ class DeskApi:
             tx.after_commit(lambda: _tell(self._watches, self._router, taken))
             return pb.AcceptOfferResponse(contact=messages.contact(taken.contact))
 
-        return await once(self._database, request, pb.AcceptOfferResponse, run)
+        try:
+            return await once(self._database, request, pb.AcceptOfferResponse, run)
+        except AgentBusy:
+            # The offer still rings at a desk that is taken: the routers give it to another one.
+            self._router.wake()
+            raise
 
     async def DeclineOffer(self, request: pb.DeclineOfferRequest) -> pb.DeclineOfferResponse:
         async def run(tx: Transaction) -> pb.DeclineOfferResponse:

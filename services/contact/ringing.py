@@ -78,7 +78,9 @@ async def lock_queue(
 ) -> tuple[list[Waiting], dict[str, Customer]]:
     """Locks the contacts that may ring somewhere now, longest waiting first; those locked elsewhere are left out.
 
-    Of each channel no more than there are desks for it, so that a long queue costs no more than the desks it can use.
+    Of each channel no more than there are desks for it, so that a long queue costs no more than the desks it can use;
+    and one more for each offer that ended lately, since who lately let a contact ring or declined it is not rung by it,
+    and that must keep no desk from those behind.
     """
     places = {channel: sum(channel in desk.channels for desk in desks) for channel in Channel}
     rows = await connection.fetch(
@@ -88,11 +90,14 @@ async def lock_queue(
         " WHERE c.channel = p.channel AND c.state = 'waiting'"
         " AND (c.press_time <= clock_timestamp() - $3::interval OR NOT EXISTS ("
         "  SELECT FROM offers o WHERE o.contact_id = c.contact_id AND o.state = 'pending'))"
-        " ORDER BY c.press_time, c.contact_id LIMIT p.places FOR UPDATE SKIP LOCKED"
+        " ORDER BY c.press_time, c.contact_id LIMIT p.places + ("
+        "  SELECT count(*) FROM offers o JOIN contacts w USING (contact_id) WHERE w.state = 'waiting'"
+        "  AND o.state <> 'pending' AND o.create_time > clock_timestamp() - $4::interval) FOR UPDATE SKIP LOCKED"
         ") c ORDER BY c.press_time, c.contact_id",
         [channel for channel, number in places.items() if number],
         [number for number in places.values() if number],
         rules.ring_all_after,
+        rules.offer_life,
     )
     if not rows:
         return [], {}

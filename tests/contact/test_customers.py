@@ -142,7 +142,7 @@ async def test_somebody_elses_contact_is_not_there(replica: Replica) -> None:
         await replica.leave(pb.Contact(contact_id="con_none"), "cus_2")
     assert (str(refusal.value), refusal.value.reason) == (str(missing.value), missing.value.reason)
     with pytest.raises(NotFound):
-        async with watching(replica, contact, "cus_2") as changes:
+        async with watching(replica, contact, "cus_2") as changes, asyncio.timeout(10):
             await anext(changes)
 
 

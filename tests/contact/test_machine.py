@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -22,12 +22,12 @@ AGENTS = ("ada", "bea")
 customers = st.sampled_from(CUSTOMERS)
 agents = st.sampled_from(AGENTS)
 # With the agents whose desks were alive meanwhile; mostly both.
-times = st.tuples(st.sampled_from([1, 3, 5, 6, 11, 16]), st.sampled_from([set(AGENTS), set(AGENTS), {"ada"}, set()]))
+times = st.tuples(st.sampled_from([1, 5, 11, 16]), st.sampled_from([set(AGENTS), set(AGENTS), {"ada"}, set()]))
 actions = st.one_of(
-    *(st.tuples(st.just(name), customers) for name in ("press", "press", "press", "leave")),
-    *(st.tuples(st.just(name), agents) for name in ("accept", "accept", "accept", "decline", "complete", "complete")),
-    *(st.tuples(st.just(name), agents) for name in ("away", "back", "back")),
-    *(st.tuples(st.just("pass"), times) for _ in range(2)),
+    *(st.tuples(st.just(name), customers) for name in ("press", "press", "press", "press", "leave")),
+    *(st.tuples(st.just(name), agents) for name in ("accept", "accept", "accept", "accept", "decline", "complete")),
+    *(st.tuples(st.just(name), agents) for name in ("away", "back", "back", "back")),
+    *(st.tuples(st.just("pass"), times) for _ in range(3)),
 )
 
 
@@ -39,7 +39,7 @@ class Step:
     routed: bool
 
 
-steps = st.lists(st.builds(Step, actions, st.sampled_from([True, True, True, False])), min_size=12, max_size=30)
+steps = st.lists(st.builds(Step, actions, st.sampled_from([True, True, True, False])), min_size=15, max_size=30)
 
 # Each finds rows where a rule is broken.
 RULES = {
@@ -57,10 +57,6 @@ RULES = {
     "nothing rings for a contact that does not wait": (
         "SELECT o.offer_id FROM offers o JOIN contacts c USING (contact_id)"
         " WHERE o.state = 'pending' AND c.state <> 'waiting'"
-    ),
-    "nothing rings at a desk where somebody talks": (
-        "SELECT o.offer_id FROM offers o JOIN agents a USING (agent_id)"
-        " WHERE o.state = 'pending' AND a.contact_id IS NOT NULL"
     ),
     "the end has its time": (
         "SELECT contact_id FROM contacts WHERE (end_time IS NULL) <> (state IN ('waiting', 'talking'))"
@@ -83,6 +79,10 @@ RULES = {
 }
 # What holds once a router has looked.
 AFTER_ROUTING = {
+    "nothing rings at a desk where somebody talks": (
+        "SELECT o.offer_id FROM offers o JOIN agents a USING (agent_id)"
+        " WHERE o.state = 'pending' AND a.contact_id IS NOT NULL"
+    ),
     "an offer that rings is alive, at a desk that is there": (
         "SELECT o.offer_id FROM offers o JOIN agents a USING (agent_id) JOIN heartbeats h USING (agent_id)"
         " WHERE o.state = 'pending' AND (a.status <> 'available' OR o.expire_time <= now() - interval '1 s'"
@@ -169,7 +169,14 @@ def test_the_rules_hold_whatever_happens(database_url: str) -> None:
         runner.run(database.open())
         replica = Replica(database)
 
-        @examples(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        # Without shrinking: it takes minutes, and a story this short is read as it is.
+        @examples(
+            phases=[Phase.generate],
+            max_examples=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(steps)
         def plays(story: list[Step]) -> None:
             came_to.update(runner.run(play(replica, story)))

@@ -117,6 +117,17 @@ async def test_decline_passes_on_and_leaves_that_desk_alone_for_a_while(replica:
     assert await ringing(database) == [("cus_1", "ada")]
 
 
+async def test_who_was_declined_keeps_no_desk_from_those_behind(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    for number in range(4):
+        await replica.press(f"cus_{number}")
+    for number in range(3):
+        await replica.route()
+        await replica.decline("ada", await offer_at(database, "ada", f"cus_{number}"))
+    await replica.route()
+    assert await ringing(database) == [("cus_3", "ada")]
+
+
 async def test_first_accept_wins_and_the_others_are_rescinded(replica: Replica, database: Database) -> None:
     agents = [f"agent_{number}" for number in range(8)]
     for agent_id in agents:
