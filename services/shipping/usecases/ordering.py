@@ -178,11 +178,13 @@ class Ordering:
         async with self._database.transaction() as tx:
             due = await store.lock_pending(tx.connection, self._retry, limit)
         for row in due:
-            with (
-                telemetry.with_journey(row["journey_id"], row["customer_id"]),
-                telemetry.span("finish pending order", {"order.id": row["order_id"]}),
-            ):
-                await self._go_on(row["order_id"], past_patience=row["age"] > self._give_up_after)
+            with telemetry.with_journey(row["journey_id"], row["customer_id"]):
+                try:
+                    with telemetry.span("finish pending order", {"order.id": row["order_id"]}):
+                        await self._go_on(row["order_id"], past_patience=row["age"] > self._give_up_after)
+                except Exception:
+                    # A mistake of ours in one order is no reason to leave those taken with it for another round.
+                    logger.exception("a pending order cannot be finished", extra={"order_id": row["order_id"]})
         return len(due)
 
     async def _go_on(self, order_id: str, *, past_patience: bool) -> None:
