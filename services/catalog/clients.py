@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.catalog.store import Level
+from services.chassis.errors import Unavailable
+from services.chassis.grpc_calls import remaining_seconds
 from services.chassis.grpc_client import Peer
 from services.chassis.values import to_datetime
 from shop.inventory.v1 import inventory_pb2 as pb
@@ -19,6 +22,8 @@ CALLS = ("inventory",)
 MOST_SKUS = 500
 PAGE_SIZE = 1000
 PAGE_SECONDS = 5.0
+# Kept back of the time our own caller still waits, so that there is time left to answer without inventory.
+MARGIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +47,22 @@ class InventoryClient:
     async def free_now(self, skus: Sequence[str]) -> dict[str, int]:
         """Free units of each SKU over all locations; a SKU that has none may be missing.
 
-        Callers that ask for the same at the same moment share one call. Raises `Unavailable` when inventory does not
-        answer in time, and what it refuses with.
+        Callers that ask for the same at the same moment share one call, and each waits no longer than its own caller
+        does. Raises `Unavailable` when inventory does not answer in time, and what it refuses with.
         """
         wanted = tuple(sorted(set(skus)))
         flight = self._flights.get(wanted)
         if flight is None:
-            flight = self._flights[wanted] = asyncio.create_task(self._free_now(wanted))
+            # In a context of its own: it is not part of whoever asks first, neither of their time nor of their trace.
+            flight = asyncio.create_task(self._free_now(wanted), context=Context())
+            self._flights[wanted] = flight
             flight.add_done_callback(lambda done: self._landed(wanted, done))
-        # A caller who goes away must not take the answer from the others.
-        return await asyncio.shield(flight)
+        left = remaining_seconds()
+        try:
+            # A caller who goes away must not take the answer from the others.
+            return await asyncio.wait_for(asyncio.shield(flight), None if left is None else left - MARGIN_SECONDS)
+        except TimeoutError:
+            raise Unavailable("inventory does not answer in time", reason=self._peer.away) from None
 
     async def levels_after(self, token: str) -> LevelPage:
         """A page of all levels. Raises `Unavailable` when inventory does not answer."""

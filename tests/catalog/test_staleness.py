@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from time import monotonic
 
 import pytest
 
 from services.catalog import freshness
 from services.catalog.freshness import NEVER, Freshness
+from services.chassis import grpc_calls
+from services.chassis.errors import Unavailable
 from services.chassis.values import to_datetime, to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.inventory.events.v1.facts_pb2 import StockWatermark
@@ -102,6 +105,19 @@ async def test_one_call_for_all_who_ask_for_the_same_page_at_once(stocked: Shelf
     assert stocked.asked() == [("a-41", "b-41")]
     await stocked.app._inventory.free_now(page)
     assert len(stocked.asked()) == 2  # nothing is kept for later
+
+
+async def test_whoever_asks_first_lends_the_others_neither_its_time_nor_its_trace(stocked: Shelf) -> None:
+    page = ["a-41", "b-41"]
+
+    async def hurried() -> dict[str, int]:
+        grpc_calls._deadline.set(monotonic())
+        return await stocked.app._inventory.free_now(page)
+
+    first, second = await asyncio.gather(hurried(), stocked.app._inventory.free_now(page), return_exceptions=True)
+    assert isinstance(first, Unavailable)
+    assert second == {"a-41": 1, "b-41": 1}
+    assert stocked.asked() == [("a-41", "b-41")]
 
 
 @pytest.mark.parametrize("trouble", ["away", "hanging"])
