@@ -33,7 +33,8 @@ async def lock_shelves(connection: Connection, skus: Iterable[str]) -> Shelves:
         )
         for row in rows
     }
-    return Shelves(levels, {(row["sku"], row["location"]) for row in rows if row["expired"]})
+    locked = rows[0]["lock_time"] if rows else await now(connection)
+    return Shelves(levels, locked, {(row["sku"], row["location"]) for row in rows if row["expired"]})
 
 
 async def add_places(connection: Connection, places: Iterable[tuple[str, str]]) -> None:
@@ -47,24 +48,11 @@ async def add_places(connection: Connection, places: Iterable[tuple[str, str]]) 
 
 
 async def write_movements(connection: Connection, movements: Sequence[Movement]) -> None:
-    """Changes the balances and writes the ledger, in one statement. The rows are locked by the caller."""
+    """Changes the balances and writes the ledger. The rows are locked by the caller."""
     if not movements:
         return
     await connection.execute(
-        "WITH moves AS ("
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],"
-        " $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[])"
-        " AS m(sku, location, kind, on_hand, held, committed, version, reservation_id, order_id, actor, reason)"
-        "), entries AS ("
-        " INSERT INTO ledger (sku, location, kind, on_hand_delta, held_delta, committed_delta, version,"
-        " reservation_id, order_id, actor, reason) SELECT * FROM moves"
-        "), sums AS ("
-        " SELECT sku, location, sum(on_hand) AS on_hand, sum(greatest(on_hand, 0)) AS received, sum(held) AS held,"
-        " sum(committed) AS committed, max(version) AS version FROM moves GROUP BY sku, location"
-        ") UPDATE stock s SET on_hand = s.on_hand + sums.on_hand, held = s.held + sums.held,"
-        " committed = s.committed + sums.committed, received_total = s.received_total + sums.received,"
-        " version = sums.version"
-        " FROM sums WHERE s.sku = sums.sku AND s.location = sums.location",
+        "SELECT move_stock($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         [move.sku for move in movements],
         [move.location for move in movements],
         [move.kind for move in movements],

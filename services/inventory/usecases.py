@@ -85,15 +85,14 @@ async def reserve_stock(tx: Transaction, command: ReserveStock) -> Reservation:
     if open_holds >= command.holds_allowed:
         raise TooManyHolds("as many holds are open as allowed", open=open_holds, limit=command.holds_allowed)
     shelves = await store.lock_shelves(tx.connection, command.wanted)
-    now = await store.now(tx.connection)
     reservation_id = f"res_{uuid4().hex}"
     allocations = shelves.hold(command.wanted, Cause(command.actor, reservation_id=reservation_id))
     reservation = Reservation(
         reservation_id,
         command.customer_id,
         ReservationState.HELD,
-        now,
-        now + command.hold_time,
+        shelves.lock_time,
+        shelves.lock_time + command.hold_time,
         lines=[Line(part, held=True) for part in allocations],
     )
     await store.add_reservation(tx.connection, reservation)
@@ -108,7 +107,7 @@ async def extend_reservation(
     reservation, shelves = await _lock(tx, reservation_id)
     if reservation.state is ReservationState.HELD and not all(line.held for line in reservation.lines):
         raise ReservationExpired("the hold ran out", expire_time=reservation.expire_time.isoformat())
-    reservation.extend(await store.now(tx.connection), hold_time, limit)
+    reservation.extend(shelves.lock_time, hold_time, limit)
     await store.save_reservation(tx.connection, reservation)
     await _save(tx, shelves)
     return reservation
@@ -208,13 +207,12 @@ async def _save(tx: Transaction, shelves: Shelves) -> None:
     happened = shelves.facts()
     if not happened:
         return
-    now = await store.now(tx.connection)
     short = [(one.sku, one.location) for one in happened if isinstance(one, StockShortfallDetected)]
     hurt = await store.hurt_by_shortfall(tx.connection, short) if short else {}
     await tx.append(
         publishes.stock_shortfall_detected(one, hurt.get((one.sku, one.location), [])[:MOST_NAMED])
         if isinstance(one, StockShortfallDetected)
-        else publishes.stock_level_changed(one, now)
+        else publishes.stock_level_changed(one, shelves.lock_time)
         for one in happened
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 
 from services.chassis.errors import NotNow
@@ -132,6 +133,8 @@ class Shelves:
     """The levels of some SKUs, locked; collects the movements to be written."""
 
     levels: Mapping[tuple[str, str], Level]
+    # When the locks were had: the time of what is decided on these levels.
+    lock_time: datetime
     # Levels whose free units changed while they were locked, by holds that were due.
     announced_late: set[tuple[str, str]] = field(default_factory=set)
     movements: list[Movement] = field(default_factory=list)

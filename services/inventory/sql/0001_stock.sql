@@ -67,7 +67,8 @@ CREATE TABLE reservation_lines (
     PRIMARY KEY (reservation_id, sku, location),
     FOREIGN KEY (sku, location) REFERENCES stock (sku, location)
 );
-CREATE INDEX reservation_lines_held ON reservation_lines (sku, location, held_until) WHERE held_until IS NOT NULL;
+CREATE INDEX reservation_lines_held ON reservation_lines (sku, held_until) INCLUDE (location, quantity)
+WHERE held_until IS NOT NULL;
 CREATE INDEX reservation_lines_promised ON reservation_lines (sku, location) WHERE promised AND shipped < quantity;
 
 -- What an order did with its stock. Released stays released: it refuses the late commit of a process that thaws.
@@ -95,15 +96,24 @@ CREATE FUNCTION lock_stock(wanted text []) RETURNS TABLE (
     committed bigint,
     received_total bigint,
     version bigint,
-    expired bigint
+    expired bigint,
+    lock_time timestamptz
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    since timestamptz;
 BEGIN
     PERFORM FROM stock WHERE sku = ANY(wanted) ORDER BY sku, location FOR UPDATE;
+    since := clock_timestamp();
+    IF NOT EXISTS (SELECT FROM reservation_lines WHERE sku = ANY(wanted) AND held_until <= since) THEN
+        RETURN QUERY SELECT s.sku, s.location, s.on_hand, s.held, s.committed, s.received_total, s.version, 0::bigint,
+            since FROM stock s WHERE s.sku = ANY(wanted) ORDER BY s.sku, s.location;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH due AS (
         UPDATE reservation_lines SET held_until = NULL
-        WHERE sku = ANY(wanted) AND held_until <= clock_timestamp()
+        WHERE sku = ANY(wanted) AND held_until <= since
         RETURNING sku, location, quantity, reservation_id
     ), numbered AS (
         SELECT due.*, row_number() OVER (PARTITION BY sku, location ORDER BY reservation_id) AS nth FROM due
@@ -120,7 +130,7 @@ BEGIN
         FROM sums WHERE s.sku = sums.sku AND s.location = sums.location
     )
     SELECT s.sku, s.location, s.on_hand, s.held - coalesce(sums.quantity, 0), s.committed, s.received_total,
-        s.version + coalesce(sums.moves, 0), coalesce(sums.quantity, 0)
+        s.version + coalesce(sums.moves, 0), coalesce(sums.quantity, 0), since
     FROM stock s LEFT JOIN sums USING (sku, location)
     WHERE s.sku = ANY(wanted) ORDER BY s.sku, s.location;
 END $$;
@@ -132,6 +142,30 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('holds:' || customer, 0));
     RETURN (SELECT count(*) FROM reservations
         WHERE customer_id = customer AND state = 'held' AND expire_time > clock_timestamp());
+END $$;
+
+-- Changes the balances and writes the ledger, in one statement; the caller holds the locks. A function, since planning
+-- the statement costs more than running it, and PostgreSQL would plan it anew for every call.
+CREATE FUNCTION move_stock(
+    skus text [], locations text [], kinds text [], on_hands bigint [], helds bigint [], committeds bigint [],
+    versions bigint [], reservation_ids text [], order_ids text [], actors text [], reasons text []
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    WITH moves AS (
+        SELECT * FROM unnest(skus, locations, kinds, on_hands, helds, committeds, versions, reservation_ids, order_ids,
+            actors, reasons) AS m (sku, location, kind, on_hand, held, committed, version, reservation_id, order_id,
+            actor, reason)
+    ), entries AS (
+        INSERT INTO ledger (sku, location, kind, on_hand_delta, held_delta, committed_delta, version, reservation_id,
+            order_id, actor, reason) SELECT * FROM moves
+    ), sums AS (
+        SELECT sku, location, sum(on_hand) AS on_hand, sum(greatest(on_hand, 0)) AS received, sum(held) AS held,
+            sum(committed) AS committed, max(version) AS version FROM moves GROUP BY sku, location
+    )
+    UPDATE stock s SET on_hand = s.on_hand + sums.on_hand, held = s.held + sums.held,
+        committed = s.committed + sums.committed, received_total = s.received_total + sums.received,
+        version = sums.version
+    FROM sums WHERE s.sku = sums.sku AND s.location = sums.location;
 END $$;
 
 -- Takes all locks of some orders in the global order, for many facts in one transaction. Orders that are being released
