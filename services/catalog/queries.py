@@ -19,7 +19,9 @@ SELLABLE = "v.sellable"
 
 # The variants of some products, in the order of their sizes. The first row of a product has its texts.
 _SHELF = """
-SELECT v.*, row_number() OVER shelf AS nth, p.title AS product_title, p.brand AS product_brand,
+SELECT v.sku, v.product_id, v.title, v.brand, v.category, v.price, v.currency, v.color, v.size, v.size_system,
+    v.gender, v.age_group, v.gtin, v.image_link, v.free,
+    row_number() OVER shelf AS nth, p.title AS product_title, p.brand AS product_brand,
     p.category AS product_category, CASE WHEN row_number() OVER shelf = 1 THEN p.description END AS product_description
 """
 _IN_ORDER = "WINDOW shelf AS (PARTITION BY p.product_id ORDER BY v.size_order, v.color, v.sku)"
@@ -64,7 +66,9 @@ async def page(database: Database, filters: Filters, after: str, limit: int) -> 
     return await database.fetch(
         f"WITH p AS MATERIALIZED ("
         f"SELECT * FROM products p WHERE {' AND '.join(products)} ORDER BY p.product_id LIMIT $2"
-        f") {_SHELF}, {matches} AS matches FROM p JOIN variants v ON v.product_id = p.product_id AND {SELLABLE}"
+        # Product by product: the planner, which cannot know how few they are, would read all variants of the shop.
+        f") {_SHELF}, {matches} AS matches FROM p CROSS JOIN LATERAL ("
+        f"SELECT v.* FROM variants v WHERE v.product_id = p.product_id AND {SELLABLE} OFFSET 0) v"
         f" {_IN_ORDER} ORDER BY p.product_id, nth",
         *arguments,
     )
