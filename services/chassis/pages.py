@@ -2,6 +2,7 @@
 
 A token is the position of the last row seen, with a checksum over it and over the request it was given for. It holds
 no secret and grants nothing: the checksum only tells a token of ours from a broken one or one of another question.
+Anybody can make one, so nothing in it is believed but what a database can look for.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import binascii
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.message import Message
 
 from services.chassis.errors import InvalidInput
 
 POSITION = ("page_token", "page_size")
+INT64 = (-(2**63), 2**63 - 1)
 
 
 def size(asked: int, *, usual: int, most: int) -> int:
@@ -24,14 +28,16 @@ def size(asked: int, *, usual: int, most: int) -> int:
     return min(asked or usual, most)
 
 
-def token(request: Message, position: Sequence[str | int]) -> str:
-    """The token that goes on after a position. Its parts are strings and integers, in the order of the list."""
-    body = json.dumps(list(position), separators=(",", ":")).encode()
+def token(request: Message, position: Sequence[str | int | datetime]) -> str:
+    """The token that goes on after a position. Its parts are in the order of the list."""
+    parts = [part.isoformat() if isinstance(part, datetime) else part for part in position]
+    body = json.dumps(parts, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_checksum(request, body) + body).decode().rstrip("=")
 
 
-def position(request: Message, kinds: Sequence[type]) -> list[str | int] | None:
-    """The position in a request's page token, or None for the first page.
+def position(request: Message, kinds: Sequence[type]) -> list[Any] | None:
+    """The position in a request's page token, or None for the first page. Each part is of its kind: a string without
+    NUL, an integer of 64 bits, or a datetime in UTC.
 
     Raises `InvalidInput` for a token that is broken, tampered with, or of another question.
     """
@@ -41,12 +47,25 @@ def position(request: Message, kinds: Sequence[type]) -> list[str | int] | None:
     try:
         raw = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
         body = raw[8:]
-        parts = json.loads(body) if raw[:8] == _checksum(request, body) else None
-    except (binascii.Error, ValueError):
-        parts = None
-    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
-        raise InvalidInput([("page_token", "is not a token of this list with these filters; start without one")])
-    return parts
+        if raw[:8] == _checksum(request, body):
+            return [_part(part, kind) for part, kind in zip(json.loads(body), kinds, strict=True)]
+    except (binascii.Error, ValueError, OverflowError, TypeError, RecursionError):
+        pass
+    raise InvalidInput([("page_token", "is not a token of this list with these filters; start without one")])
+
+
+def _part(part: object, kind: type) -> str | int | datetime:
+    if kind is datetime and isinstance(part, str):
+        time = datetime.fromisoformat(part)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    elif kind is str and isinstance(part, str):
+        part.encode()  # raises where half a character stands alone
+        if "\0" not in part:
+            return part
+    elif kind is int and type(part) is int and INT64[0] <= part <= INT64[1]:
+        return part
+    raise ValueError
 
 
 def _checksum(request: Message, body: bytes) -> bytes:

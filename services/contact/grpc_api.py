@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -181,11 +182,8 @@ class DeskApi:
 
     async def ListTimeline(self, request: pb.ListTimelineRequest) -> pb.ListTimelineResponse:
         size = pages.size(request.page_size, usual=50, most=500)
-        position = pages.position(request, (int, int, int))
-        before = None
-        if position is not None:
-            time, cause, entry_id = (int(part) for part in position)
-            before = messages.time_of(time), cause, entry_id
+        position = pages.position(request, (datetime, int, int))
+        before = (position[0], position[1], position[2]) if position else None
         rows = await queries.timeline(self._database, request.customer_id, before, size)
         return pb.ListTimelineResponse(
             entries=[messages.timeline_entry(row, self._notes) for row in rows],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 
@@ -22,9 +22,6 @@ AGENT_STATES = {state: pb.AgentState.Value(f"AGENT_STATE_{state.name}") for stat
 CONTACT_STATES = {state: pb.ContactState.Value(f"CONTACT_STATE_{state.name}") for state in ContactState}
 OFFER_STATES = {state: pb.OfferState.Value(f"OFFER_STATE_{state.name}") for state in OfferState}
 KINDS = {kind: pb.TimelineKind.Value(f"TIMELINE_KIND_{kind.name}") for kind in Kind}
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def agent(row: asyncpg.Record) -> pb.Agent:
@@ -94,11 +91,6 @@ def timeline_entry(row: asyncpg.Record, notes: Notes) -> pb.TimelineEntry:
     )
 
 
-def position(row: asyncpg.Record) -> tuple[int, int, int]:
-    """Where an entry stands in the timeline, in integers: microseconds, cause, number."""
-    return (row["occur_time"] - _EPOCH) // _MICROSECOND, row["cause"], row["entry_id"]
-
-
-def time_of(microseconds: int) -> datetime:
-    """The instant of a position."""
-    return _EPOCH + microseconds * _MICROSECOND
+def position(row: asyncpg.Record) -> tuple[datetime, int, int]:
+    """Where an entry stands in the timeline."""
+    return row["occur_time"], row["cause"], row["entry_id"]

@@ -166,10 +166,10 @@ def _wanted(lines: Iterable[pb.CheckoutLine]) -> dict[str, int]:
     return wanted
 
 
-def _place(order: Order) -> tuple[str, str]:
-    return order.create_time.isoformat(), order.order_id
+def _place(order: Order) -> tuple[datetime, str]:
+    return order.create_time, order.order_id
 
 
 def _position(request: pb.ListOrdersRequest) -> tuple[datetime, str] | None:
-    position = pages.position(request, (str, str))
-    return (datetime.fromisoformat(str(position[0])), str(position[1])) if position else None
+    position = pages.position(request, (datetime, str))
+    return (position[0], position[1]) if position else None
