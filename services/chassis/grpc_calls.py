@@ -37,7 +37,7 @@ from services.chassis.grpc_errors import (
     abort_deadline,
     abort_internal,
 )
-from services.chassis.validation import checker
+from services.chassis.validation import checker, refuse_nul
 from shop.access.v1.access_pb2 import ROLE_SERVICE
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ ServerContext = grpc.aio.ServicerContext[bytes, bytes]
 Unary = Callable[[Any], Awaitable[Message]]
 Stream = Callable[[Any], AsyncIterator[Message]]
 
-# An RPC of this name without a `request_id` only reads. All others change something and are always traced.
-_READING = ("Get", "List", "BatchGet", "Watch", "Quote", "Search", "Explain", "Check")
+# What changes something worth following has a `request_id`, or one of these names: it is safe to repeat as it stands.
+# Such calls are always traced and begin a journey. All others read, or are signs of life: they are traced by ratio.
+_CHANGING = ("Import", "Record")
 _QUIET: Context = trace.set_span_in_context(t.UNSAMPLED, Context())
 _traceparent = TraceContextTextMapPropagator()
 _baggage = W3CBaggagePropagator()
@@ -71,9 +72,9 @@ class Rpc:
         self.rule = AccessRule(method)
         request = GetMessageClass(method.input_type)
         self.parse = request.FromString
-        self.check = checker(request)
+        self._rules = checker(request)
         fields = method.input_type.fields_by_name
-        self.changes = "request_id" in fields or not method.name.startswith(_READING)
+        self.changes = "request_id" in fields or method.name.startswith(_CHANGING)
         # Whom the call is about, if the request says so.
         self._customer_field = self.rule.customer_field or ("customer_id" if "customer_id" in fields else "")
         self._telemetry = telemetry
@@ -111,6 +112,12 @@ class Rpc:
         if journey_id is not None and caller.role != ROLE_SERVICE:
             await server.send_initial_metadata(((t.JOURNEY_METADATA, journey_id),))
         return request, span
+
+    def check(self, raw: bytes, request: Message) -> None:
+        """Raises `InvalidInput` with each field that is wrong."""
+        refuse_nul(raw, request)
+        if self._rules is not None:
+            self._rules(request)
 
     def _join(
         self, caller: Caller, request: Message, traceparent: Any, carried: Any, journey: Any
@@ -211,8 +218,7 @@ def unary_handler(
             admission.enter()
             entered = True
             request, span = await rpc.begin(raw, server)
-            if rpc.check is not None:
-                rpc.check(request)
+            rpc.check(raw, request)
             left: float | None = server.time_remaining()
             if left is not None:
                 # gRPC itself cancels this task when the client's deadline is over.
@@ -222,9 +228,7 @@ def unary_handler(
                 _deadline.set(monotonic() + default_deadline_seconds)
                 async with asyncio.timeout(default_deadline_seconds) as scope:
                     response = await method(request)
-            encoded = response.SerializeToString()
-            if len(encoded) > MAX_RESPONSE_BYTES:
-                raise ValueError(f"a response of {len(encoded)} bytes")
+            encoded = _encode(response)
             status = "OK"
         except Refusal as refusal:
             status = refusal.status
@@ -260,8 +264,7 @@ def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[
             scope = admission.enter_stream()
             async with scope:
                 request, span = await rpc.begin(raw, server)
-                if rpc.check is not None:
-                    rpc.check(request)
+                rpc.check(raw, request)
                 await _write_all(method(request), server)
             status = "OK"
         except Refusal as refusal:
@@ -285,10 +288,18 @@ def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[
     return handle
 
 
+def _encode(response: Message) -> bytes:
+    encoded = response.SerializeToString()
+    if len(encoded) > MAX_RESPONSE_BYTES:
+        problem = "the answer is too large to be sent; where it is a page, ask for a smaller one"
+        raise TooMuch(problem, reason="RESPONSE_TOO_LARGE", limit_bytes=MAX_RESPONSE_BYTES, bytes=len(encoded))
+    return encoded
+
+
 async def _write_all(responses: AsyncIterator[Message], server: ServerContext) -> None:
     try:
         async for response in responses:
-            await server.write(response.SerializeToString())
+            await server.write(_encode(response))
     finally:
         # A generator that is left in the middle runs its `finally` now, not when it is collected.
         close = getattr(responses, "aclose", None)

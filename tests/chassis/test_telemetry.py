@@ -8,14 +8,26 @@ import logging
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.chassis import logs, telemetry
 from services.chassis.errors import NotNow
+from services.chassis.grpc_calls import Rpc
 from shop.inventory.v1 import inventory_pb2
-from tests.chassis.grpc_rig import INVENTORY, Issuer, Rig, issuing, reserve, serving, settings_for, stand_in
+from tests.chassis.grpc_rig import (
+    INVENTORY,
+    Issuer,
+    Rig,
+    issuing,
+    methods_of,
+    reserve,
+    serving,
+    settings_for,
+    stand_in,
+)
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-01", f"00-{TRACE}-b7ad6b7169203331-00"
@@ -127,6 +139,15 @@ class TestSampling:
         for metadata in ((), (("traceparent", UNSAMPLED),), (("traceparent", "nonsense"),)):
             done = await call(issuer, "AdjustStock", "operator", *metadata, ratio=0)
             assert done.span.parent is None  # What nobody recorded has no trace to continue.
+
+    def test_reading_and_signs_of_life_are_no_changes(self) -> None:
+        rpcs = [
+            Rpc(method, Mock(), Mock())
+            for method in methods_of("shop.contact.v1.DeskService", "shop.shipping.v1.WarehouseService", INVENTORY)
+        ]
+        changes = {rpc.name.rpartition("/")[2] for rpc in rpcs if rpc.changes}
+        assert changes >= {"AcceptOffer", "RecordScan", "ImportStock", "ReserveStock"}
+        assert not changes & {"SendHeartbeat", "WatchOffers", "GetReservation"}
 
     async def test_a_browsers_trace_goes_on(self, issuer: Issuer) -> None:
         done = await call(issuer, "AdjustStock", "operator", ("traceparent", SAMPLED), ratio=0)
