@@ -83,7 +83,7 @@ class Reconciliation:
             page = await self._inventory.levels_after(token)
             as_of = min(as_of or page.read_time, page.read_time)
             told += len(page.levels)
-            healed += await self._heal(page, [], asked, settle)
+            healed += await self._heal(page, asked, settle)
             token = page.next_token
             if not token:
                 break
@@ -100,15 +100,19 @@ class Reconciliation:
         after = ""
         while skus := await queries.copied_skus(self._database, after, MOST_SKUS):
             asked = await queries.now(self._database)
-            healed += await self._heal(await self._inventory.levels_of(skus), skus, asked, settle)
+            page = await self._inventory.levels_of(skus)
+            if settle:
+                await self._settle(page)
+            async with self._database.transaction() as tx:
+                healed.update(await usecases.drop_stock(tx, page.levels, skus, asked))
             after = skus[-1]
         return healed
 
-    async def _heal(self, page: LevelPage, complete: list[str], asked: datetime, settle: bool) -> Counter[str]:
+    async def _heal(self, page: LevelPage, asked: datetime, settle: bool) -> Counter[str]:
         if settle:
             await self._settle(page)
         async with self._database.transaction() as tx:
-            return Counter(await usecases.heal_stock(tx, page.levels, complete, asked))
+            return Counter(await usecases.heal_stock(tx, page.levels, asked))
 
     async def _settle(self, page: LevelPage) -> None:
         """Waits until all that the page knew was heard, a few seconds at most, if anything differs."""

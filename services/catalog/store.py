@@ -1,4 +1,7 @@
-"""Catalog's tables, inside a transaction. Locks are taken in one order: feed lock, stock copy, products, variants."""
+"""Catalog's tables, inside a transaction.
+
+Locks are taken in one order: feed lock, stock copy (by SKU and location, as "C" sorts them), products, variants.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +65,9 @@ WHERE p.product_id = first.product_id AND (p.title, p.description, p.brand, p.ca
 """
 HEAR = """
 INSERT INTO stock_copy (sku, location, version, free, heard_time)
-SELECT heard.*, clock_timestamp() FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS heard
-ORDER BY 1, 2
+SELECT heard.*, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS heard(sku, location, version, free)
+ORDER BY sku COLLATE "C", location COLLATE "C"
 ON CONFLICT (sku, location) DO UPDATE
 SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
 WHERE excluded.version > stock_copy.version
@@ -79,27 +83,32 @@ ON CONFLICT (partition_number) DO UPDATE SET as_of = excluded.as_of WHERE exclud
 # same version ("lapsed"): that is the truth already and the fact that follows has a higher version, so it is taken too.
 # A version that moved without changing `free` (a hold became an order) is not worth a write.
 HEAL = """
-WITH told AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS t(sku, location, version, free)
-), extra AS (
-    DELETE FROM stock_copy c
-    WHERE c.sku = ANY($5::text[]) AND c.heard_time < $6
-        AND NOT EXISTS (SELECT FROM told t WHERE t.sku = c.sku AND t.location = c.location)
-    RETURNING c.sku, CASE WHEN c.free > 0 THEN 'extra' END AS kind
-), healed AS (
-    INSERT INTO stock_copy AS known (sku, location, version, free, heard_time)
-    SELECT told.*, clock_timestamp() FROM told ORDER BY sku, location
-    ON CONFLICT (sku, location) DO UPDATE
-    SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
-    WHERE known.free <> excluded.free AND (known.heard_time < $6 OR excluded.version > known.version)
-    RETURNING new.sku, CASE
-        WHEN old.sku IS NULL THEN CASE WHEN new.free > 0 THEN 'missing' END
-        WHEN old.version < new.version THEN 'stale'
-        WHEN old.version > new.version THEN 'ahead'
-        WHEN old.free < new.free THEN 'lapsed'
-        ELSE 'wrong' END AS kind
+INSERT INTO stock_copy AS known (sku, location, version, free, heard_time)
+SELECT told.*, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS told(sku, location, version, free)
+ORDER BY sku COLLATE "C", location COLLATE "C"
+ON CONFLICT (sku, location) DO UPDATE
+SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
+WHERE known.free <> excluded.free AND (known.heard_time < $5 OR excluded.version > known.version)
+RETURNING new.sku, CASE
+    WHEN old.sku IS NULL THEN CASE WHEN new.free > 0 THEN 'missing' END
+    WHEN old.version < new.version THEN 'stale'
+    WHEN old.version > new.version THEN 'ahead'
+    WHEN old.free < new.free THEN 'lapsed'
+    ELSE 'wrong' END AS kind
+"""
+# Locks what it deletes in the order in which the others lock, so that none waits for another in a circle.
+DROP = """
+WITH extra AS (
+    SELECT sku, location, free FROM stock_copy c
+    WHERE sku = ANY($3::text[]) AND heard_time < $4 AND NOT EXISTS (
+        SELECT FROM unnest($1::text[], $2::text[]) AS told(sku, location)
+        WHERE told.sku = c.sku AND told.location = c.location
+    )
+    ORDER BY sku, location FOR UPDATE
 )
-SELECT * FROM extra UNION ALL SELECT * FROM healed
+DELETE FROM stock_copy c USING extra WHERE c.sku = extra.sku AND c.location = extra.location
+RETURNING c.sku, CASE WHEN c.free > 0 THEN 'extra' END AS kind
 """
 DIFFER = """
 SELECT EXISTS (
@@ -173,14 +182,26 @@ async def differs(connection: Connection, levels: Sequence[Level]) -> bool:
 
 
 async def heal(
-    connection: Connection, levels: Sequence[Level], complete: Sequence[str], asked: datetime
+    connection: Connection, levels: Sequence[Level], asked: datetime
 ) -> tuple[list[str], list[ListingChanged]]:
-    """Makes the copy what inventory said when it was asked at that time of our clock.
+    """Makes the copy of these places what inventory said when it was asked at that time of our clock.
 
-    Of the SKUs in `complete` the levels are all there are. Returns the kinds of what was wrong.
+    Returns the kinds of what was wrong.
     """
     await _share(connection)
-    rows = await connection.fetch(HEAL, *_columns(levels), complete, asked)
+    return await _healed(connection, await connection.fetch(HEAL, *_columns(levels), asked))
+
+
+async def drop(
+    connection: Connection, levels: Sequence[Level], skus: Sequence[str], asked: datetime
+) -> tuple[list[str], list[ListingChanged]]:
+    """Takes out places of some SKUs that were not among all there were when inventory was asked. Returns as `heal`."""
+    await _share(connection)
+    skus_told, locations_told, *_ = _columns(levels)
+    return await _healed(connection, await connection.fetch(DROP, skus_told, locations_told, skus, asked))
+
+
+async def _healed(connection: Connection, rows: Sequence[asyncpg.Record]) -> tuple[list[str], list[ListingChanged]]:
     skus = sorted({row["sku"] for row in rows})
     listings = await _refreshed(connection, "SELECT * FROM refresh_window($1)", skus)
     return [row["kind"] for row in rows if row["kind"]], listings

@@ -35,8 +35,15 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
         await store.reach(tx.connection, watermarks)
 
 
-async def heal_stock(tx: Transaction, levels: Sequence[Level], complete: Sequence[str], asked: datetime) -> list[str]:
+async def heal_stock(tx: Transaction, levels: Sequence[Level], asked: datetime) -> list[str]:
     """Makes the copy what inventory said when asked, see `store.heal`. Returns the kind of each wrong place."""
-    kinds, listings = await store.heal(tx.connection, levels, complete, asked)
+    kinds, listings = await store.heal(tx.connection, levels, asked)
+    await tx.append(map(publishes.listing_changed, listings))
+    return kinds
+
+
+async def drop_stock(tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime) -> list[str]:
+    """Takes out what inventory does not have, see `store.drop`. Returns the kind of each wrong place."""
+    kinds, listings = await store.drop(tx.connection, levels, skus, asked)
     await tx.append(map(publishes.listing_changed, listings))
     return kinds

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 
 import pytest
 
-from services.catalog import reconciliation, usecases
+from services.catalog import reconciliation, store, usecases
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.store import Level
 from tests.catalog.conftest import PARTITIONS, Shelf, level_changed
@@ -76,8 +77,42 @@ async def test_what_is_heard_while_inventory_is_asked_is_kept(shelf: Shelf) -> N
     answer = [Level("one", "vienna-1", version=2, free=4)]
     await shelf.hear(level_changed("one", 0, version=3), level_changed("new", 1))
     async with shelf.database.transaction() as tx:
-        assert await usecases.heal_stock(tx, answer, ["one", "new"], asked) == []
+        assert await usecases.heal_stock(tx, answer, asked) == []
+        assert await usecases.drop_stock(tx, answer, ["one", "new"], asked) == []
     assert await copied(shelf) == {"one": 0, "new": 1}
+
+
+async def test_what_is_taken_out_is_locked_in_the_order_of_what_is_heard(shelf: Shelf) -> None:
+    """Written in another order than they are locked in: without an order of its own the deletion would take the last
+    first, and each would wait for the other."""
+    names = [f"s{number:02}" for number in range(20)]
+    await shelf.feed(*({"id": name} for name in names))
+    await shelf.hear(*(level_changed(name, 1) for name in names))
+    for name in reversed(names):
+        await shelf.database.pool.execute("UPDATE stock_copy SET free = 1 WHERE sku = $1", name)
+    asked = await shelf.now()
+    async with shelf.database.transaction() as hearing:
+        first = [Level(names[0], "vienna-1", version=2, free=2)]
+        await store.hear_levels(hearing.connection, first)
+        dropping = asyncio.create_task(drop(shelf, names, asked))
+        await until_somebody_waits(shelf)
+        # The deletion waits for the first place and must hold none of the others.
+        await usecases.hear_stock(hearing, [Level(name, "vienna-1", version=2, free=2) for name in names], {})
+    assert await dropping == []
+
+
+async def drop(shelf: Shelf, skus: list[str], asked: datetime) -> list[str]:
+    async with shelf.database.transaction() as tx:
+        # Small tables are read by their index anyway, which hides the order in which the rows stand.
+        await tx.connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        return await usecases.drop_stock(tx, [], skus, asked)
+
+
+async def until_somebody_waits(shelf: Shelf) -> None:
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(30):
+        while not await shelf.database.fetch(waiting):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_full_comparison_makes_the_copy_as_fresh_as_it_was_read(shelf: Shelf) -> None:
