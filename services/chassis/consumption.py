@@ -20,9 +20,9 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from opentelemetry.metrics import Meter, NoOpMeter
 
-from services.chassis import kafka
+from services.chassis import kafka, requests
 from services.chassis.database import Database
-from services.chassis.errors import Unavailable
+from services.chassis.errors import Refusal
 from services.chassis.facts import Hears
 from services.chassis.handling import Handling
 from services.chassis.lanes import Counters, Lane, Patience
@@ -42,6 +42,8 @@ LAG_SECONDS = 5.0
 # Longer than any topic keeps its facts: nothing that old is delivered again.
 INBOX_DAYS = 45
 PRUNE_SECONDS, PRUNE_ROWS = 3600.0, 5_000
+# Topics that do not exist yet, as their owner comes up later, are looked for this often.
+LOOK_SECONDS = 3.0
 PRUNE = """
 DELETE FROM inbox WHERE ctid IN (
     SELECT ctid FROM inbox
@@ -89,6 +91,7 @@ class Consumption:
         self._stopping = asyncio.Event()
         self._assigned = asyncio.Event()
         self._heard_at = 0.0
+        self._missing: set[str] = set()
         self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
         self._running: asyncio.Task[None] | None = None
 
@@ -121,6 +124,10 @@ class Consumption:
 
     async def _session(self, pause: Pause) -> None:
         """One consumer, from joining the group to leaving it."""
+        topics = await self._existing()
+        if not topics:
+            await first_to_end(self._stopping.wait(), asyncio.sleep(LOOK_SECONDS))
+            return
         broker = KafkaBroker(
             self._bootstrap,
             client_id=self._service,
@@ -130,7 +137,7 @@ class Consumption:
         )
         # Without a handler of FastStream's: see the decision.
         subscriber = broker.subscriber(
-            *self._handlings,
+            *topics,
             batch=True,
             ack_policy=AckPolicy.MANUAL,
             group_id=self._service,
@@ -149,7 +156,7 @@ class Consumption:
             pause.reset()
             await first_to_end(
                 self._poll(consumer), self._commit_often(consumer), self._watch(consumer), self._measure(consumer),
-                self._prune(),
+                self._prune(), self._look_for_missing(),
             )  # fmt: skip
 
         try:
@@ -159,6 +166,24 @@ class Consumption:
             with suppress(TimeoutError):  # leaving the group waits for the broker, which may be away
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await broker.stop()
+
+    async def _existing(self) -> list[str]:
+        """The topics that exist: with one that does not, aiokafka would hear none of them."""
+        existing = await kafka.existing(self._bootstrap, self._handlings)
+        missing = self._handlings.keys() - existing
+        if missing and missing != self._missing:
+            log.warning("topics do not exist yet", extra={"topics": sorted(missing)})
+        self._missing = missing
+        return sorted(existing)
+
+    async def _look_for_missing(self) -> None:
+        """Ends when a topic has appeared that did not exist."""
+        found = False
+        while not found:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._missing:
+                with suppress(KafkaError, OSError):
+                    found = bool(await kafka.existing(self._bootstrap, self._missing))
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -262,14 +287,18 @@ class Consumption:
             await asyncio.sleep(LAG_SECONDS)
 
     async def _prune(self) -> None:
-        """Forgets facts that were handled so long ago that they cannot come again."""
+        """Forgets facts handled so long ago that they cannot come again, and answers that nobody asks for again."""
         while True:
             try:
-                while len(await self._database.fetch(PRUNE, INBOX_DAYS, PRUNE_ROWS)) == PRUNE_ROWS:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-            except Unavailable:
-                log.info("the inbox is pruned later")
+                await self._delete(PRUNE, INBOX_DAYS)
+                await self._delete(requests.PRUNE, requests.KEPT_DAYS)
+            except Refusal:
+                log.info("the tables are pruned later")
             await asyncio.sleep(PRUNE_SECONDS)
+
+    async def _delete(self, query: str, days: int) -> None:
+        while len(await self._database.fetch(query, days, PRUNE_ROWS)) == PRUNE_ROWS:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]

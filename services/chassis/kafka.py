@@ -13,9 +13,12 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExists
 
 from services.chassis.facts import Topic
 
+DEAD_LETTERS = ".dlq"
 DAY_MS = 24 * 3600 * 1000
 # Smaller than the broker's own limit, so that a message too large is refused here, before it is queued.
 MAX_MESSAGE_BYTES = 1_000_000
+# A dead letter is a message, which may be as large as any broker took it, and the headers that say why it is dead.
+MAX_DEAD_LETTER_BYTES = 2 * 1024 * 1024
 # How long a producer waits before it asks again who leads what, when nobody answered.
 PATIENCE_SECONDS = 0.1
 # A session this long outlives a pause of the process; frozen longer, its partitions go to the others.
@@ -34,7 +37,12 @@ CONSUMER: dict[str, Any] = {
 
 def dead_letter_topic(topic: str) -> str:
     """Where messages of the topic go that could not be handled."""
-    return f"{topic}.dlq"
+    return f"{topic}{DEAD_LETTERS}"
+
+
+def is_too_large(topic: str, size: int) -> bool:
+    """Whether a message of this many bytes is never sent to the topic."""
+    return size > (MAX_DEAD_LETTER_BYTES if topic.endswith(DEAD_LETTERS) else MAX_MESSAGE_BYTES)
 
 
 def producer(bootstrap: str, client_id: str) -> AIOKafkaProducer:
@@ -45,7 +53,7 @@ def producer(bootstrap: str, client_id: str) -> AIOKafkaProducer:
         enable_idempotence=True,
         acks="all",
         max_batch_size=256 * 1024,
-        max_request_size=MAX_MESSAGE_BYTES,
+        max_request_size=MAX_DEAD_LETTER_BYTES,
         request_timeout_ms=10_000,
     )
     ask = made.client._metadata_update
@@ -106,6 +114,16 @@ async def is_reachable(bootstrap: str) -> bool:
     return True
 
 
+async def existing(bootstrap: str, names: Iterable[str]) -> set[str]:
+    """Those of the topics that exist. Raises KafkaError when no broker says so."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
+    try:
+        await admin.start()
+        return set(names).intersection(await admin.list_topics())
+    finally:
+        await admin.close()
+
+
 async def partition_count(bootstrap: str, topic: str) -> int | None:
     """How many partitions the topic has. None when no broker says so, or there is no such topic."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
@@ -142,7 +160,8 @@ def _topic(topic: Topic) -> NewTopic:
 
 def _dead_letters(topic: Topic) -> NewTopic:
     # Kept until somebody has looked: a key stays parked as long as its messages wait here.
-    return _new(dead_letter_topic(topic.name), 1, {"cleanup.policy": "delete", "retention.ms": "-1"})
+    configs = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
+    return _new(dead_letter_topic(topic.name), 1, configs)
 
 
 def _new(name: str, partitions: int, configs: dict[str, str]) -> NewTopic:

@@ -25,6 +25,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from google.protobuf.message import Message
 from opentelemetry.metrics import Meter, NoOpMeter
 
@@ -292,10 +293,9 @@ async def _send_row(producer: AIOKafkaProducer, row: asyncpg.Record) -> asyncio.
 
 
 async def _queue(producer: AIOKafkaProducer, row: asyncpg.Record, headers: dict[str, str]) -> asyncio.Future[Any]:
-    future: asyncio.Future[Any] = await producer.send(
-        row["topic"],
-        row["value"],
-        row["key"],
-        headers=[(name, text.encode("latin-1")) for name, text in headers.items()],
-    )
+    encoded = [(name, text.encode("latin-1")) for name, text in headers.items()]
+    size = DefaultRecordBatchBuilder.estimate_size_in_bytes(row["key"], row["value"], encoded)
+    if kafka.is_too_large(row["topic"], size):
+        raise MessageSizeTooLargeError
+    future: asyncio.Future[Any] = await producer.send(row["topic"], row["value"], row["key"], headers=encoded)
     return future

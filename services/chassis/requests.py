@@ -1,7 +1,7 @@
 """Request ids: a repeat of a call that succeeded gets the same answer, written in the transaction of the call.
 
 A repeat of a refusal is judged anew, for a refusal leaves nothing behind. A repeat while the first still runs waits for
-it on the row both want to write.
+it on the row both want to write. Answers are kept for `KEPT_DAYS`: a repeat that comes later runs anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from services.chassis.database import Database, Transaction
 from services.chassis.errors import InvalidInput
 
 R = TypeVar("R", bound=Message)
+# Longer than anybody retries, and than a desk stays open.
+KEPT_DAYS = 30
+PRUNE = """
+DELETE FROM requests WHERE ctid IN (
+    SELECT ctid FROM requests WHERE create_time < now() - make_interval(days => $1) LIMIT $2)
+RETURNING 1
+"""
 
 
 class RequestIdReused(InvalidInput):
@@ -31,14 +38,16 @@ async def once(
     request: Message,
     response_type: type[R],
     run: Callable[[Transaction], Awaitable[R]],
+    *,
+    customer_id: str | None = None,
 ) -> R:
-    """Runs a mutation in one transaction, or returns the answer it gave before.
+    """Runs a mutation in one transaction, or returns the answer it gave before. `customer_id`: as for `claim`.
 
     The id is unique per caller and method (the request's message type). Raises `RequestIdReused` for another body,
     `Conflict` when the first attempt still runs after the lock timeout, and what `run` raises.
     """
     async with database.transaction() as tx:
-        stored = await claim(tx, request)
+        stored = await claim(tx, request, customer_id)
         if stored is not None:
             return response_type.FromString(stored)
         response = await run(tx)
@@ -57,8 +66,11 @@ async def answered(database: Database, request: Message, response_type: type[R])
     return response_type.FromString(_same(rows[0], request)) if rows else None
 
 
-async def claim(tx: Transaction, request: Message) -> bytes | None:
-    """Marks the request as running in this transaction. Returns the stored answer if it ran before."""
+async def claim(tx: Transaction, request: Message, customer_id: str | None = None) -> bytes | None:
+    """Marks the request as running in this transaction. Returns the stored answer if it ran before.
+
+    `customer_id`: whom the answer is about, where the request itself has no field of that name.
+    """
     key = _key(request)
     # A row that another transaction is writing makes this statement wait for its end.
     claimed = await tx.connection.fetchval(
@@ -66,7 +78,7 @@ async def claim(tx: Transaction, request: Message) -> bytes | None:
         " ON CONFLICT DO NOTHING RETURNING true",
         *key,
         _body_hash(request),
-        getattr(request, "customer_id", None) or None,
+        customer_id or getattr(request, "customer_id", None) or None,
     )
     if claimed:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -440,6 +441,69 @@ async def test_a_batch_that_fails_is_handled_one_by_one_and_only_the_bad_one_is_
     (letter,) = await made.dead_letters(1)
     assert dlq(letter)["dlq_reason"] == "ValueError"
     await made.committed(4)
+
+
+async def test_a_topic_that_appears_later_is_heard_then_and_the_others_meanwhile(
+    made: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumption, "LOOK_SECONDS", 0.05)
+    later = replace(made.topic, name=f"{made.topic.name}.later")
+    listening = await made.listen(made.hears(), Hears(later.name, {StringValue: record}))
+    await made.send_facts(made.fact("k", "1"))
+    assert await made.handled(1) == ["1"]
+    first = listening._consumer()
+    await kafka.ensure_topics(made.bootstrap, [later])
+    await made.send_facts(replace(made.fact("k", "2"), topic=later))
+    assert await made.handled(2) == ["1", "2"]
+    assert listening._consumer() is not first
+    assert [line.message for line in caplog.records].count("topics do not exist yet") == 1
+
+
+async def test_nothing_is_heard_and_nobody_complains_before_any_topic_exists(
+    made: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumption, "LOOK_SECONDS", 0.05)
+    looked, existing = asyncio.Event(), kafka.existing
+
+    async def look(*arguments: Any) -> set[str]:
+        found = await existing(*arguments)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(kafka, "existing", look)
+    later = replace(made.topic, name=f"{made.topic.name}.later")
+    listening = consumption.Consumption(
+        made.service, made.database, made.bootstrap, [Hears(later.name, {StringValue: record})], made.app
+    )
+    await listening.start()
+    await within(looked.wait())
+    await kafka.ensure_topics(made.bootstrap, [later])
+    await made.send_facts(replace(made.fact("k", "1"), topic=later))
+    assert await made.handled(1) == ["1"]
+    await within(listening.stop())
+
+
+async def test_a_dead_letter_may_be_larger_than_the_message_was(made: Rig) -> None:
+    made.relay()
+    value = made.fact("k", "x" * 1_048_400).message.SerializeToString()
+    await made.send(b"k", value, {"ce_id": b"large"})
+    await made.listen()
+    (letter,) = await made.dead_letters(1)
+    assert (dlq(letter)["dlq_reason"], letter.value) == ("NO_CE_SPECVERSION", value)
+
+
+async def test_old_answers_are_forgotten(made: Rig) -> None:
+    await made.database.pool.execute(
+        "INSERT INTO requests (caller, method, request_id, body_hash, create_time)"
+        " VALUES ('c', 'm', 'old', '', now() - interval '31 days'), ('c', 'm', 'new', '', now() - interval '29 days')"
+    )
+    await made.listen()
+
+    async def pruned() -> bool:
+        return await made.count("requests") == 1
+
+    await until(pruned)
+    assert [row["request_id"] for row in await made.database.fetch("SELECT request_id FROM requests")] == ["new"]
 
 
 async def test_old_inbox_rows_are_forgotten_but_not_what_was_given_up(made: Rig) -> None:
