@@ -12,14 +12,15 @@ from services.catalog.clients import InventoryClient
 from services.catalog.feed_file import import_file
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
-from services.catalog.hotline import Hotline
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
 from services.catalog.window import Window
 from services.chassis import kafka
 from services.chassis.grpc_client import Peer
 from services.chassis.grpc_server import Servicer
+from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 
 class Catalog:
@@ -45,7 +46,10 @@ class Catalog:
             meter.create_counter("shop.catalog.asked", description="Answers past the bound, by inventory's.").add,
         )
         meter.create_observable_gauge("shop.catalog.staleness", [self._staleness], "s", "Age of the copy of stock.")
-        self.hotline = Hotline(runtime.database, settings.hotline_phone_number)
+        meter.create_observable_gauge(
+            "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
+        )
+        self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", CatalogApi(window, self.hotline)),
             ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database)),
@@ -66,6 +70,9 @@ class Catalog:
 
     def _staleness(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self._freshness.age_seconds)]
+
+    def _clock_ahead(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(self._reconciliation.clock_ahead_seconds)]
 
 
 SERVICE = Service(

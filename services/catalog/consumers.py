@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from services.catalog import usecases
-from services.catalog.hotline import HEARS_HOTLINE
 from services.catalog.store import Level
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
 
 STOCK = "shop.inventory.stock.v1"
@@ -31,7 +31,13 @@ async def on_stock(app: object, tx: Transaction, heard: Sequence[Heard[Any]]) ->
     await usecases.hear_stock(tx, levels, watermarks)
 
 
+async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[HotlineStatusChanged]) -> None:
+    """Contact says who is there to answer."""
+    told = heard.message
+    await app.hotline.hear(tx, told.contact_options, to_datetime(told.contact_options.as_of), told.version)
+
+
 HEARS = (
     Hears(STOCK, batch=on_stock, batch_facts=(StockLevelChanged, StockWatermark)),
-    HEARS_HOTLINE,
+    Hears("shop.contact.hotline.v1", {HotlineStatusChanged: on_hotline_status_changed}),
 )

@@ -26,7 +26,10 @@ class Freshness:
         self._reading = asyncio.Lock()
 
     async def stale_since(self) -> datetime | None:
-        """None while the copy is within the bound; otherwise the time up to which it was last known to be right."""
+        """None while the copy is within the bound; otherwise the time up to which it was last known to be right.
+
+        All by the clock of our database: see `queries.freshness`.
+        """
         if monotonic() - self._read >= READING_SECONDS:
             async with self._reading:
                 if monotonic() - self._read >= READING_SECONDS:
@@ -41,6 +44,6 @@ class Freshness:
     async def _refresh(self) -> None:
         # The clock is taken before the question, so that the time it takes counts as age.
         asked = monotonic()
-        oldest, age = await queries.oldest_watermark(self._database)
+        oldest, age = await queries.freshness(self._database)
         self._oldest, self._age = (oldest, age.total_seconds()) if oldest and age is not None else (NEVER, float("inf"))
         self._read = asked

@@ -10,19 +10,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.catalog import feed_file, queries, usecases
 from services.catalog.domain.feed import category, product_type
-from services.catalog.hotline import Hotline
 from services.catalog.queries import Filters
 from services.catalog.window import ShownAlternative, ShownProduct, Window
 from services.chassis import pages
 from services.chassis.database import Database
+from services.chassis.latest import Latest
 from services.chassis.values import to_money, to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 
 class CatalogApi:
     """shop.catalog.v1.CatalogService; what each call promises and refuses stands in its proto."""
 
-    def __init__(self, window: Window, hotline: Hotline) -> None:
+    def __init__(self, window: Window, hotline: Latest[ContactOptions]) -> None:
         self._window = window
         self._hotline = hotline
 
@@ -36,7 +37,7 @@ class CatalogApi:
         return pb.ListProductsResponse(
             products=map(_product, page.products),
             next_page_token=pages.token(request, (page.last,)) if page.last else "",
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
             unconfirmed_since=_since(page.unconfirmed_since),
         )
 
@@ -45,7 +46,7 @@ class CatalogApi:
         return pb.GetProductResponse(
             product=_product(product),
             alternatives=_alternatives(alternatives),
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
             unconfirmed_since=_since(unconfirmed_since),
         )
 
@@ -54,7 +55,7 @@ class CatalogApi:
         alternatives, unconfirmed_since = await self._window.alternatives(request.sku, size)
         return pb.ListAlternativesResponse(
             alternatives=_alternatives(alternatives),
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
             unconfirmed_since=_since(unconfirmed_since),
         )
 

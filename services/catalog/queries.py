@@ -128,13 +128,26 @@ async def around(database: Database, wanted: Article, limit: int) -> list[str]:
     )
 
 
-async def oldest_watermark(database: Database) -> tuple[datetime | None, timedelta | None]:
-    """Up to when all of inventory's changes were heard, and how long ago that is by the database's clock.
+async def freshness(database: Database) -> tuple[datetime | None, timedelta | None]:
+    """Up to when all of inventory's changes were heard, and how long ago that is, both by our own clock.
 
-    None when not even the partitions are known.
+    A watermark is a time of inventory's clock, and two clocks never agree. So it is moved by how far that clock was
+    ahead when it was last measured; and whatever that clock says, what was heard is no younger than the moment at
+    which it was heard. Without the first, a clock behind ours would make the copy look stale for ever; without the
+    second, one that jumps ahead would hide that nothing is heard any more. None when not even the partitions are known.
     """
-    rows = await database.fetch("SELECT min(as_of) AS as_of, clock_timestamp() - min(as_of) AS age FROM watermarks")
-    return rows[0]["as_of"], rows[0]["age"]
+    rows = await database.fetch(
+        "SELECT min(told.oldest) AS oldest, clock_timestamp() - min(told.oldest) AS age FROM ("
+        " SELECT least(heard_time, as_of - coalesce((SELECT ahead FROM inventory_clock), '0')) AS oldest"
+        " FROM watermarks) told"
+    )
+    return rows[0]["oldest"], rows[0]["age"]
+
+
+async def oldest_watermark(database: Database) -> datetime | None:
+    """Up to when all of inventory's changes were heard, by inventory's clock."""
+    as_of: datetime | None = (await database.fetch("SELECT min(as_of) AS as_of FROM watermarks"))[0]["as_of"]
+    return as_of
 
 
 async def now(database: Database) -> datetime:

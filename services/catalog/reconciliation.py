@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 from services.catalog import queries, store, usecases
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 3.0
 READY_TRIES = 5
+# By so much two clocks may differ before somebody should look at them.
+CLOCK_SECONDS = 1.0
 READY_PAUSE_SECONDS = 1.0
 
 
@@ -40,6 +42,8 @@ class Reconciliation:
         self._inventory = inventory
         self._partitions = partitions
         self._count_drift = count_drift
+        # By the last comparison.
+        self.clock_ahead_seconds = 0.0
 
     async def begin(self) -> None:
         """The first comparison. Inventory may be away: then the answers say that they are not confirmed."""
@@ -76,12 +80,17 @@ class Reconciliation:
         """
         healed: Counter[str] = Counter()
         told = 0
+        began: datetime | None = None
         as_of: datetime | None = None
+        ahead: timedelta | None = None
         token = ""
         while True:
             asked = await queries.now(self._database)
             page = await self._inventory.levels_after(token)
+            began = began or asked
             as_of = min(as_of or page.read_time, page.read_time)
+            # It was read after we asked, so inventory's clock is ahead by this at most: the quickest page says best.
+            ahead = min(ahead or page.read_time - asked, page.read_time - asked)
             told += len(page.levels)
             healed += await self._heal(page, asked, settle)
             token = page.next_token
@@ -92,7 +101,9 @@ class Reconciliation:
         if await queries.copied_places(self._database) > told:
             healed += await self._compare_copied(settle)
         async with self._database.transaction() as tx:
-            await store.reach_all(tx.connection, as_of)
+            await store.measure_clock(tx.connection, ahead)
+            await store.reach_all(tx.connection, as_of, began)
+        self._note_clock(ahead)
         return healed
 
     async def _compare_copied(self, settle: bool) -> Counter[str]:
@@ -120,10 +131,15 @@ class Reconciliation:
             differs = await store.differs(tx.connection, page.levels)
         patience = monotonic() + SETTLE_SECONDS
         while differs and monotonic() < patience:
-            as_of, _ = await queries.oldest_watermark(self._database)
+            as_of = await queries.oldest_watermark(self._database)
             if as_of is not None and as_of >= page.read_time:
                 return
             await asyncio.sleep(0.1)
+
+    def _note_clock(self, ahead: timedelta) -> None:
+        self.clock_ahead_seconds = ahead.total_seconds()
+        if abs(self.clock_ahead_seconds) > CLOCK_SECONDS:
+            log.warning("inventory's clock and ours disagree", extra={"seconds_ahead": self.clock_ahead_seconds})
 
     async def _expect_partitions(self) -> None:
         count = await self._partitions()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -74,8 +74,10 @@ WHERE excluded.version > stock_copy.version
 RETURNING sku
 """
 REACH = """
-INSERT INTO watermarks (partition_number, as_of) SELECT * FROM unnest($1::bigint[], $2::timestamptz[])
-ON CONFLICT (partition_number) DO UPDATE SET as_of = excluded.as_of WHERE excluded.as_of > watermarks.as_of
+INSERT INTO watermarks (partition_number, as_of, heard_time)
+SELECT told.*, clock_timestamp() FROM unnest($1::bigint[], $2::timestamptz[]) AS told
+ON CONFLICT (partition_number) DO UPDATE SET as_of = excluded.as_of, heard_time = excluded.heard_time
+WHERE excluded.as_of > watermarks.as_of
 """
 # A row that was heard before the question was asked is as old as the answer at most, so the answer replaces it whatever
 # the versions say (higher ones come from before inventory was restored from a backup); a row heard since is replaced
@@ -163,16 +165,30 @@ async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> N
 async def expect_partitions(connection: Connection, count: int) -> None:
     """Counts partitions that nothing was heard of as never heard, instead of not at all."""
     await connection.execute(
-        "INSERT INTO watermarks (partition_number, as_of)"
-        " SELECT n, 'epoch' FROM generate_series(0, $1::bigint - 1) AS n"
+        "INSERT INTO watermarks (partition_number, as_of, heard_time)"
+        " SELECT n, 'epoch', 'epoch' FROM generate_series(0, $1::bigint - 1) AS n"
         " ON CONFLICT DO NOTHING",
         count,
     )
 
 
-async def reach_all(connection: Connection, as_of: datetime) -> None:
-    """The whole copy was compared with inventory as it was then."""
-    await connection.execute("UPDATE watermarks SET as_of = $1 WHERE as_of < $1", as_of)
+async def reach_all(connection: Connection, as_of: datetime, asked: datetime) -> None:
+    """The whole copy was compared with inventory as it was then; `asked` is the time of our clock before that.
+
+    What was heard before we asked is from before the answer, so a watermark that is ahead of it is from a clock that
+    went back since, and would not move again until that clock has caught up.
+    """
+    await connection.execute(
+        "UPDATE watermarks SET as_of = $1, heard_time = $2 WHERE as_of < $1 OR heard_time < $2", as_of, asked
+    )
+
+
+async def measure_clock(connection: Connection, ahead: timedelta) -> None:
+    """Keeps how far inventory's clock is ahead of ours."""
+    await connection.execute(
+        "INSERT INTO inventory_clock (ahead) VALUES ($1) ON CONFLICT (only_row) DO UPDATE SET ahead = excluded.ahead",
+        ahead,
+    )
 
 
 async def differs(connection: Connection, levels: Sequence[Level]) -> bool:

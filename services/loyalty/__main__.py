@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from services.chassis.grpc_server import Servicer
+from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
 from services.loyalty import publishes, usecases
 from services.loyalty.consumers import HEARS
 from services.loyalty.grpc_api import LoyaltyApi
-from services.loyalty.hotline import Hotline
 from services.loyalty.settings import Settings
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 
 class Loyalty:
@@ -21,7 +22,9 @@ class Loyalty:
     def __init__(self, runtime: Runtime) -> None:
         self._database = runtime.database
         self._review_seconds: float = runtime.settings.review_seconds
-        self.hotline = Hotline(runtime.database, runtime.settings.hotline_phone_number)
+        self.hotline = Latest(
+            runtime.database, "hotline", ContactOptions(phone_number=runtime.settings.hotline_phone_number)
+        )
         self.servicers: Sequence[Servicer] = [
             ("shop.loyalty.v1.LoyaltyService", LoyaltyApi(runtime.database, self.hotline))
         ]

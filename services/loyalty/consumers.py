@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -13,7 +14,7 @@ from services.loyalty import store, usecases
 from services.loyalty.domain.money import Money
 from services.loyalty.domain.standing import DeliveredParcel
 from services.loyalty.domain.upgrades import Outcome, PlacedOrder
-from services.loyalty.hotline import HEARS_HOTLINE
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.shipping.events.v1 import facts_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2
 
@@ -79,6 +80,12 @@ def _placed(told: shipping.OrderPlaced) -> PlacedOrder:
     )
 
 
+async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[HotlineStatusChanged]) -> None:
+    """Contact says who is there to answer."""
+    told = heard.message
+    await app.hotline.hear(tx, told.contact_options, to_datetime(told.contact_options.as_of), told.version)
+
+
 HEARS = (
     Hears(
         "shop.shipping.orders.v1",
@@ -97,5 +104,5 @@ HEARS = (
         },
         lock_ahead,
     ),
-    HEARS_HOTLINE,
+    Hears("shop.contact.hotline.v1", {HotlineStatusChanged: on_hotline_status_changed}),
 )

@@ -11,6 +11,7 @@ from services.chassis import pages
 from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import NotFound
+from services.chassis.latest import Latest
 from services.chassis.requests import once
 from services.chassis.values import from_money, to_datetime, to_money, to_timestamp
 from services.loyalty import queries, usecases
@@ -18,8 +19,8 @@ from services.loyalty.domain.money import Money
 from services.loyalty.domain.policy import Draft, UpgradePolicy
 from services.loyalty.domain.standing import Reason, Standing
 from services.loyalty.domain.upgrades import State
-from services.loyalty.hotline import Hotline
 from services.loyalty.publishes import TIERS
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 from shop.loyalty.v1 import loyalty_pb2 as pb
 
 REASONS = {reason: pb.PointsReason.Value(f"POINTS_REASON_{reason.name}") for reason in Reason}
@@ -36,14 +37,14 @@ SINCE = {
 class LoyaltyApi:
     """shop.loyalty.v1.LoyaltyService; what each call promises and refuses stands in its proto."""
 
-    def __init__(self, database: Database, hotline: Hotline) -> None:
+    def __init__(self, database: Database, hotline: Latest[ContactOptions]) -> None:
         self._database = database
         self._hotline = hotline
 
     async def GetStanding(self, request: pb.GetStandingRequest) -> pb.GetStandingResponse:
         return pb.GetStandingResponse(
             standing=_standing(await queries.standing(self._database, request.customer_id)),
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
         )
 
     async def ListPoints(self, request: pb.ListPointsRequest) -> pb.ListPointsResponse:
@@ -54,7 +55,7 @@ class LoyaltyApi:
         return pb.ListPointsResponse(
             entries=[_entry(row) for row in rows],
             next_page_token=pages.token(request, (rows[-1]["entry_id"],)) if len(rows) == size else "",
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
         )
 
     async def AdjustPoints(self, request: pb.AdjustPointsRequest) -> pb.AdjustPointsResponse:

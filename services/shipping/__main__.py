@@ -8,15 +8,16 @@ from pathlib import Path
 
 from services.chassis.grpc_client import Peer
 from services.chassis.grpc_server import Servicer
+from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
 from services.shipping import publishes
 from services.shipping.clients import CatalogClient, InventoryClient
 from services.shipping.consumers import HEARS
 from services.shipping.grpc_api import ShippingApi, WarehouseApi
-from services.shipping.hotline import Hotline
 from services.shipping.sealing import AddressSeal
 from services.shipping.settings import Settings
 from services.shipping.usecases.ordering import Ordering
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 
 class Shipping:
@@ -29,7 +30,7 @@ class Shipping:
             Peer("catalog", settings.catalog_address, settings, runtime.telemetry),
         ]
         inventory, catalog = InventoryClient(self._peers[0]), CatalogClient(self._peers[1])
-        self.hotline = Hotline(runtime.database, settings.hotline_phone_number)
+        self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
         self._ordering = Ordering(
             runtime.database,
             inventory,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime
 from services.shipping import store
-from services.shipping.hotline import HEARS_HOTLINE
 from services.shipping.usecases import fulfilment
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.inventory.events.v1 import facts_pb2 as inventory
 from shop.loyalty.events.v1 import facts_pb2 as loyalty
 
@@ -23,8 +25,14 @@ async def on_reservation_expired(app: object, tx: Transaction, heard: Heard[inve
     await store.mark_lapsed(tx.connection, heard.message.reservation_id, to_datetime(heard.message.expire_time))
 
 
+async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[HotlineStatusChanged]) -> None:
+    """Contact says who is there to answer."""
+    told = heard.message
+    await app.hotline.hear(tx, told.contact_options, to_datetime(told.contact_options.as_of), told.version)
+
+
 HEARS = (
     Hears("shop.loyalty.upgrades.v1", {loyalty.UpgradeGranted: on_upgrade_granted}),
     Hears("shop.inventory.reservations.v1", {inventory.ReservationExpired: on_reservation_expired}),
-    HEARS_HOTLINE,
+    Hears("shop.contact.hotline.v1", {HotlineStatusChanged: on_hotline_status_changed}),
 )

@@ -9,6 +9,7 @@ from services.chassis import pages
 from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import InvalidInput, Refusal
+from services.chassis.latest import Latest
 from services.chassis.requests import answered, once
 from services.chassis.telemetry import current_journey
 from services.chassis.values import to_datetime
@@ -16,11 +17,11 @@ from services.shipping import messages, queries, store
 from services.shipping.clients import Catalog, Inventory
 from services.shipping.domain.delivery import ServiceLevel, quote_delivery
 from services.shipping.domain.order import Order, OrderNotFound
-from services.shipping.hotline import Hotline
 from services.shipping.sealing import AddressSeal
 from services.shipping.usecases import fulfilment
 from services.shipping.usecases.checkout import BeginCheckout, prepare_checkout, release_hold
 from services.shipping.usecases.ordering import Ordering, PlaceOrder
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 from shop.shipping.v1 import shipping_pb2 as pb
 
 LEVELS = {number: level for level, number in messages.LEVELS.items()} | {
@@ -44,7 +45,7 @@ class ShippingApi:
         inventory: Inventory,
         ordering: Ordering,
         seal: AddressSeal,
-        hotline: Hotline,
+        hotline: Latest[ContactOptions],
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -56,14 +57,14 @@ class ShippingApi:
     async def QuoteDelivery(self, request: pb.QuoteDeliveryRequest) -> pb.QuoteDeliveryResponse:
         quotes = quote_delivery(await queries.now(self._database), request.country)
         return pb.QuoteDeliveryResponse(
-            quotes=[messages.quote(one) for one in quotes], contact_options=await self._hotline.contact_options()
+            quotes=[messages.quote(one) for one in quotes], contact_options=await self._hotline.read()
         )
 
     async def BeginCheckout(self, request: pb.BeginCheckoutRequest) -> pb.BeginCheckoutResponse:
         response = await answered(self._database, request, pb.BeginCheckoutResponse)
         if response is None:
             response = await self._begin_checkout(request)
-        response.contact_options.CopyFrom(await self._hotline.contact_options())
+        response.contact_options.CopyFrom(await self._hotline.read())
         return response
 
     async def _begin_checkout(self, request: pb.BeginCheckoutRequest) -> pb.BeginCheckoutResponse:
@@ -104,13 +105,13 @@ class ShippingApi:
             )
         )
         answer = pb.Order.FromString(order.answer) if order.answer else messages.order(order)
-        return pb.PlaceOrderResponse(order=answer, contact_options=await self._hotline.contact_options())
+        return pb.PlaceOrderResponse(order=answer, contact_options=await self._hotline.read())
 
     async def GetOrder(self, request: pb.GetOrderRequest) -> pb.GetOrderResponse:
         order = await queries.order(self._database, request.order_id)
         if order is None or request.customer_id not in ("", order.customer_id):
             raise OrderNotFound("there is no such order, or it is not yours")
-        return pb.GetOrderResponse(order=messages.order(order), contact_options=await self._hotline.contact_options())
+        return pb.GetOrderResponse(order=messages.order(order), contact_options=await self._hotline.read())
 
     async def ListOrders(self, request: pb.ListOrdersRequest) -> pb.ListOrdersResponse:
         size = pages.size(request.page_size, usual=20, most=100)
@@ -118,7 +119,7 @@ class ShippingApi:
         return pb.ListOrdersResponse(
             orders=[messages.order(order) for order in orders],
             next_page_token=pages.token(request, _place(orders[-1])) if len(orders) == size else "",
-            contact_options=await self._hotline.contact_options(),
+            contact_options=await self._hotline.read(),
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest) -> pb.CancelOrderResponse:
@@ -127,7 +128,7 @@ class ShippingApi:
             return pb.CancelOrderResponse(order=messages.order(order))
 
         response = await once(self._database, request, pb.CancelOrderResponse, run)
-        response.contact_options.CopyFrom(await self._hotline.contact_options())
+        response.contact_options.CopyFrom(await self._hotline.read())
         return response
 
 

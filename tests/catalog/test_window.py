@@ -13,11 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.catalog import queries
+from services.catalog.consumers import HEARS
 from services.chassis.errors import InvalidInput, NotFound
 from shop.access.v1 import access_pb2
 from shop.catalog.v1 import catalog_pb2 as pb
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
+from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged
-from tests.catalog.conftest import Shelf, level_changed
+from tests.catalog.conftest import Shelf, heard, level_changed
 
 
 async def two_products(shelf: Shelf) -> None:
@@ -265,3 +268,14 @@ async def test_no_storefront_call_offers_what_is_sold_out(shelf: Shelf, method: 
         answer = await getattr(shelf.storefront, method.name)(request)
         assert answer.contact_options.phone_number
         assert not offered(answer) & sold_out, question
+
+
+async def test_the_latest_word_of_the_hotline_stands_there(shelf: Shelf) -> None:
+    """Heard as consumption hears it; the number stands there whatever was said."""
+    options = ContactOptions(open_channels=[CHANNEL_PHONE])
+    message = HotlineStatusChanged(version=1, contact_options=options)
+    (hears,) = (one for one in HEARS if HotlineStatusChanged in one.handlers)
+    async with shelf.database.transaction() as tx:
+        await hears.handlers[HotlineStatusChanged](shelf.app, tx, heard(message))
+    answer = await shelf.storefront.ListProducts(pb.ListProductsRequest())
+    assert answer.contact_options == ContactOptions(phone_number="+18005550199", open_channels=[CHANNEL_PHONE])

@@ -27,6 +27,8 @@ class FakeInventory:
     def __init__(self) -> None:
         # While True nobody gets an answer, and nothing takes effect.
         self.away = False
+        # What its clock says beyond ours.
+        self.clock_ahead = timedelta(0)
         # While it is not set, answers are made and wait.
         self.answering = asyncio.Event()
         self.answering.set()
@@ -149,7 +151,7 @@ class FakeInventory:
         self._come_in(request)
         levels = [_level(level) for level in self._now() if level.sku in request.skus]
         return await self._late(
-            pb.BatchGetAvailabilityResponse(levels=levels, read_time=to_timestamp(datetime.now(UTC)))
+            pb.BatchGetAvailabilityResponse(levels=levels, read_time=to_timestamp(datetime.now(UTC) + self.clock_ahead))
         )
 
     async def ListStockLevels(self, request: pb.ListStockLevelsRequest) -> pb.ListStockLevelsResponse:
@@ -161,7 +163,7 @@ class FakeInventory:
             pb.ListStockLevelsResponse(
                 levels=[_level(level) for level in page],
                 next_page_token=f"{page[-1].sku}@{page[-1].location}" if len(page) == size else "",
-                read_time=to_timestamp(datetime.now(UTC)),
+                read_time=to_timestamp(datetime.now(UTC) + self.clock_ahead),
             )
         )
 

@@ -16,12 +16,13 @@ from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
 from services.chassis.database import Database
 from services.chassis.facts import Heard
+from services.chassis.latest import Latest
 from services.chassis.migrations import migrate
 from services.chassis.values import to_money, to_timestamp
 from services.loyalty.consumers import HEARS
 from services.loyalty.grpc_api import LoyaltyApi
-from services.loyalty.hotline import Hotline
 from shop.access.v1.access_pb2 import ROLE_OPERATOR
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 from shop.loyalty.v1 import loyalty_pb2 as pb
 from shop.shipping.events.v1 import facts_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2
@@ -46,7 +47,7 @@ class Shop:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.hotline = Hotline(database, "+18005550199")
+        self.hotline = Latest(database, "hotline", ContactOptions(phone_number="+18005550199"))
         self.api = LoyaltyApi(database, self.hotline)
 
     async def hear(self, message: Message, fact_id: str = "") -> None:
@@ -121,7 +122,7 @@ async def database(infrastructure: Stack) -> AsyncIterator[Database]:
 @pytest.fixture
 async def shop(database: Database) -> Shop:
     await database.pool.execute(
-        "TRUNCATE standings, points_ledger, upgrade_policies, budgets, upgrades, hotline, outbox, requests, inbox"
+        "TRUNCATE standings, points_ledger, upgrade_policies, budgets, upgrades, latest, outbox, requests, inbox"
         " RESTART IDENTITY CASCADE"
     )
     await database.pool.execute(SEED)

@@ -12,6 +12,8 @@ import pytest
 from services.chassis.errors import InvalidInput
 from services.loyalty import usecases
 from services.loyalty.domain.standing import TIER_RULE, NegativePoints
+from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
+from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
 from shop.loyalty.events.v1 import facts_pb2 as facts
 from shop.loyalty.v1 import loyalty_pb2 as pb
 from tests.loyalty.conftest import Shop, delivered, new_id
@@ -151,3 +153,10 @@ async def test_ledger_and_policies_are_append_only(shop: Shop, change: str) -> N
     await shop.adjust("cus_1", 40)
     with pytest.raises(asyncpg.RaiseError, match="append-only"):
         await shop.database.pool.execute(change)
+
+
+async def test_the_latest_word_of_the_hotline_stands_in_every_answer(shop: Shop) -> None:
+    options = ContactOptions(phone_number="+4311234567", open_channels=[CHANNEL_PHONE])
+    await shop.hear(HotlineStatusChanged(version=1, contact_options=options))
+    answer = await shop.api.GetStanding(pb.GetStandingRequest(customer_id="cus_1"))
+    assert answer.contact_options == options

@@ -17,13 +17,14 @@ from google.protobuf.message import Message
 from deploy.local.stack import Stack
 from services.chassis.access import Caller, acting_as
 from services.chassis.database import Database
+from services.chassis.latest import Latest
 from services.chassis.migrations import migrate
 from services.shipping.clients import Inventory
 from services.shipping.grpc_api import ShippingApi, WarehouseApi
-from services.shipping.hotline import Hotline
 from services.shipping.sealing import AddressSeal
 from services.shipping.usecases.ordering import Ordering
 from shop.access.v1.access_pb2 import ROLE_AGENT, ROLE_CUSTOMER, ROLE_OPERATOR
+from shop.contact.v1.contact_options_pb2 import ContactOptions
 from shop.shipping.events.v1 import facts_pb2 as facts
 from shop.shipping.v1 import shipping_pb2 as pb
 from tests.fakes.catalog import FakeCatalog
@@ -31,7 +32,7 @@ from tests.fakes.inventory import FakeInventory
 
 SQL = Path("services/shipping/sql")
 TABLES = (
-    "checkouts, checkout_lines, orders, shipments, shipment_items, promise_changes, scans, hotline, outbox, requests,"
+    "checkouts, checkout_lines, orders, shipments, shipment_items, promise_changes, scans, latest, outbox, requests,"
     " inbox"
 )
 CUSTOMER = Caller(ROLE_CUSTOMER, "cus_1", "customer:cus_1", customer_id="cus_1")
@@ -61,7 +62,7 @@ class Desk:
     database: Database
     inventory: FakeInventory
     catalog: FakeCatalog
-    hotline: Hotline
+    hotline: Latest[ContactOptions]
     api: ShippingApi
     warehouse: WarehouseApi
     ordering: Ordering
@@ -173,7 +174,7 @@ async def desk(shipping_database: Database) -> AsyncIterator[Desk]:
     inventory.receive("boot", 2, "vienna-1")
     catalog.sell("shoe", "A plain shoe", "60.90")
     catalog.sell("boot", "A sturdy boot", "129.50")
-    hotline = Hotline(shipping_database, PHONE)
+    hotline = Latest(shipping_database, "hotline", ContactOptions(phone_number=PHONE))
     placing = ordering(shipping_database, inventory)
     seal = AddressSeal(Fernet.generate_key().decode())
     api = ShippingApi(shipping_database, catalog, inventory, placing, seal, hotline)

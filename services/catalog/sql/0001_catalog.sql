@@ -58,8 +58,16 @@ CREATE TABLE stock_copy (
 -- beginning of time.
 CREATE TABLE watermarks (
     partition_number bigint PRIMARY KEY,
-    as_of timestamptz NOT NULL
+    as_of timestamptz NOT NULL,
+    -- When that was heard, by our clock.
+    heard_time timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+
+-- How far inventory's clock is ahead of ours, as it was last measured; no row while it never was.
+CREATE TABLE inventory_clock (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    ahead interval NOT NULL
+);
 
 -- The stock of some SKUs changed: brings their variants and products up to it. Returns the products that came into the
 -- window or left it. A function, since each of its statements sees what was committed while it waited for the locks:

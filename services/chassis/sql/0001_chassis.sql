@@ -63,3 +63,11 @@ CREATE TABLE requests (
 );
 CREATE INDEX requests_create_time ON requests (create_time);
 CREATE INDEX requests_customer ON requests (customer_id) WHERE customer_id IS NOT NULL;
+
+-- The latest word of another service on something, as it was heard.
+CREATE TABLE latest (
+    name text PRIMARY KEY,
+    as_of timestamptz NOT NULL,
+    version bigint NOT NULL,
+    message bytea NOT NULL
+);

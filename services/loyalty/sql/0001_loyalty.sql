@@ -207,10 +207,3 @@ BEGIN
     UPDATE budgets b SET reserved = b.reserved + reserved_delta, spent = b.spent + spent_delta
     WHERE b.period = 'day' AND b.first_day = day AND b.currency = paid_in;
 END $$;
-
--- The hotline as contact last announced it.
-CREATE TABLE hotline (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    version bigint NOT NULL,
-    contact_options bytea NOT NULL
-);
