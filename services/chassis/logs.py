@@ -1,19 +1,23 @@
 """Logs: one JSON object per line on standard output, with the ids of trace and journey.
 
 A message is a constant template; what varies goes into `extra=` as ids and numbers. Requests, messages, tokens and
-anything personal are never logged.
+anything personal are never logged. Of what was raised the places and the types are written, not the text: that of
+PostgreSQL quotes whole rows.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from time import monotonic
+from types import TracebackType
 
 from opentelemetry import trace
 from pythonjsonlogger.json import JsonFormatter
 
+from services.chassis.errors import Refusal
 from services.chassis.telemetry import current_journey
 
 # Libraries that tell at INFO what only they care about.
@@ -74,6 +78,12 @@ class _Formatter(JsonFormatter):
             json_ensure_ascii=False,
         )
 
+    def formatException(
+        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
+        """Where it was raised, and what led to it; the last line names the type."""
+        return "" if ei[1] is None else "\n".join(_told(ei[1]))
+
     def add_fields(
         self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
     ) -> None:
@@ -87,3 +97,14 @@ class _Formatter(JsonFormatter):
         journey = current_journey()
         if journey is not None:
             log_data["journey_id"] = journey
+
+
+def _told(error: BaseException) -> list[str]:
+    earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    lines = [*_told(earlier), "which led to:"] if earlier is not None else []
+    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        lines += [*_told(part), "as part of:"]
+    # A refusal of ours has a text that is free of personal data.
+    text = f": {error}" if isinstance(error, Refusal) else ""
+    places = [line.rstrip() for line in traceback.format_tb(error.__traceback__)]
+    return [*lines, *places, f"{type(error).__qualname__}{text}"]

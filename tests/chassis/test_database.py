@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +13,7 @@ import asyncpg
 import pytest
 
 from deploy.local.stack import Stack
+from services.chassis import logs
 from services.chassis.database import Database
 from services.chassis.errors import Conflict, TooMuch, Unavailable
 
@@ -201,3 +205,33 @@ async def test_no_free_connection_is_shed(infrastructure: Stack) -> None:
             await small.fetch("SELECT 1")
     assert refused.value.reason == "OVERLOADED"
     await small.close()
+
+
+async def test_the_log_tells_where_a_statement_failed_and_no_value_of_the_row(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, root, name = io.StringIO(), logging.getLogger(), "Jane Doe"
+    monkeypatch.setattr("sys.stdout", out)
+    handlers, level = root.handlers[:], root.level
+    await database.pool.execute("CREATE TABLE IF NOT EXISTS people (name text, n int CHECK (n > 0))")
+    try:
+        logs.configure("loyalty", "INFO")
+        try:
+            async with database.transaction() as tx:
+                await tx.connection.execute("INSERT INTO people VALUES ($1, 0)", name)
+        except asyncpg.CheckViolationError as error:
+            assert name in str(error)
+            try:
+                raise Unavailable("our own words") from error
+            except Unavailable:
+                logging.getLogger("services.somewhere").exception("it failed")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        await database.pool.execute("DROP TABLE people")
+    stack = json.loads(out.getvalue())["stack"].splitlines()
+    assert "CheckViolationError" in stack
+    assert any("test_database.py" in line for line in stack)
+    assert stack[-1] == "Unavailable: our own words"
+    assert name not in out.getvalue()
