@@ -145,7 +145,7 @@ async def serve(service: Service, loaded: settings.ServiceSettings) -> None:
             *((getattr(work, "__qualname__", "background"), work) for work in app.background),
         ]
     ]
-    ready = asyncio.create_task(_become_ready(app, server))
+    ready = asyncio.create_task(_get_ready(app, server))
     await stop.wait()
     log.info("stopping")
     ready.cancel()
@@ -160,8 +160,8 @@ async def serve(service: Service, loaded: settings.ServiceSettings) -> None:
     log.info("stopped")
 
 
-async def _become_ready(app: App, server: GrpcServer) -> None:
-    await app.ready()
+async def _get_ready(app: App, server: GrpcServer) -> None:
+    await _keep_running(app.ready, "getting ready")
     await server.set_serving(True)
     log.info("serving")
 

@@ -1,12 +1,16 @@
-"""Waiting: backoff with jitter, and several works of which the first to end ends all."""
+"""Waiting: backoff with jitter, steps done again and again, and several works of which the first to end ends all."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from services.chassis.errors import Conflict, TooMuch, Unavailable
+
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -30,6 +34,27 @@ class Pause:
     async def __call__(self) -> None:
         """Waits."""
         await asyncio.sleep(self.next())
+
+
+async def every(seconds: float, step: Callable[[], Awaitable[object]]) -> None:
+    """Does a step until cancelled: again at once when it returned something to go on with, else after so many seconds.
+
+    What passes by itself (a part is away or busy, a race is lost) is waited out, and told once. All else is raised.
+    """
+    away = False
+    while True:
+        found: object = None
+        try:
+            found = await step()
+        except (Unavailable, TooMuch, Conflict) as refusal:
+            if not away:
+                work = getattr(step, "__qualname__", "background")
+                log.warning("background work waits", extra={"work": work, "reason": refusal.reason})
+            away = True
+        else:
+            away = False
+        if not found:
+            await asyncio.sleep(seconds)
 
 
 async def first_to_end(*works: Coroutine[Any, Any, Any]) -> None:
