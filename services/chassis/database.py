@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
-from services.chassis import outbox
+from services.chassis import outbox, telemetry
 from services.chassis.errors import Conflict, TooMuch, Unavailable
 from services.chassis.facts import Fact
 from services.chassis.waiting import to_the_end
@@ -57,8 +58,19 @@ class Transaction:
         """Saves facts with the state. Lock the aggregate's row first: the order of a key is the order of its locks."""
         facts = tuple(facts)
         if facts:
+            carried = telemetry.carrier()
+            await self.append_carried((fact, carried) for fact in facts)
+
+    async def append_carried(self, facts: Iterable[tuple[Fact, Mapping[str, str]]]) -> None:
+        """As `append`, for facts of different journeys: each with its own carrier of trace context and baggage."""
+        time = datetime.now(UTC).isoformat()
+        await self.send([outbox.row(fact, self._service, time, carried) for fact, carried in facts])
+
+    async def send(self, rows: Sequence[outbox.Row]) -> None:
+        """Saves messages as they are, to be sent if the transaction commits."""
+        if rows:
             self.has_facts = True
-            await outbox.append(self.connection, self._service, facts)
+            await outbox.write(self.connection, rows)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Runs the callback in this process once the transaction is committed. It may be lost in a crash."""

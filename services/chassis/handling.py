@@ -148,8 +148,7 @@ class Handling:
                 return True
             if key is not None:
                 await connection.execute(PARK, self.topic, key)
-            await outbox.write(connection, [self._dead_letter(letter, reason, attempts)])
-            work.has_facts = True
+            await work.send([self._dead_letter(letter, reason, attempts)])
         return True
 
     async def replay(self, letter: Letter) -> bool:

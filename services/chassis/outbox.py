@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from opentelemetry import propagate
 
 from services.chassis.facts import CONTENT_TYPE, Fact
 
@@ -19,25 +16,6 @@ if TYPE_CHECKING:
 SAMPLED = tuple("13579bdf")
 
 
-async def append(connection: Connection, service: str, facts: Sequence[Fact]) -> None:
-    """Writes the facts in their order, in one statement."""
-    carried: dict[str, str] = {}
-    propagate.inject(carried)
-    time = datetime.now(UTC).isoformat()
-    await write(
-        connection,
-        [
-            Row(
-                fact.topic.name,
-                fact.key.encode(),
-                {**headers(fact, service, time), **carried},
-                fact.message.SerializeToString(),
-            )
-            for fact in facts
-        ],
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """A message to be sent as it is. The text of a header is its bytes, read as latin-1."""
@@ -46,6 +24,16 @@ class Row:
     key: bytes | None
     headers: Mapping[str, str]
     value: bytes | None
+
+
+def row(fact: Fact, service: str, time: str, carried: Mapping[str, str]) -> Row:
+    """A fact as a message, with the trace context and baggage it carries."""
+    return Row(
+        fact.topic.name,
+        fact.key.encode(),
+        {**headers(fact, service, time), **carried},
+        fact.message.SerializeToString(),
+    )
 
 
 async def write(connection: Connection, rows: Sequence[Row]) -> None:

@@ -5,14 +5,14 @@ Each returns whose screens must look anew, beside what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
 
-from services.chassis import outbox, telemetry
+from services.chassis import telemetry
 from services.chassis.access import NOT_THERE
 from services.chassis.database import Transaction
 from services.chassis.errors import NotFound
@@ -242,20 +242,15 @@ async def _record_all(tx: Transaction, changed: Sequence[tuple[Contact, Sequence
         tx.connection,
         [timeline.of_contact(contact, one, promise) for contact, happened in changed for one in happened],
     )
-    time = datetime.now(UTC).isoformat()
-    rows = []
+    facts: list[tuple[Fact, Mapping[str, str]]] = []
     for contact, happened in changed:
         with (
             telemetry.with_journey(contact.journey_id, contact.customer_id),
             telemetry.span("record contact", {"shop.contact.state": contact.state}),
         ):
             carried = telemetry.carrier()
-        for fact in (fact for one in happened for fact in _told(contact, one)):
-            headers = {**outbox.headers(fact, "contact", time), **carried}
-            rows.append(outbox.Row(fact.topic.name, fact.key.encode(), headers, fact.message.SerializeToString()))
-    if rows:
-        await outbox.write(tx.connection, rows)
-        tx.has_facts = True
+        facts += [(fact, carried) for one in happened for fact in _told(contact, one)]
+    await tx.append_carried(facts)
 
 
 def _told(contact: Contact, happened: Happened) -> list[Fact]:
