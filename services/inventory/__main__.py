@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from services.chassis.grpc_server import Servicer
 from services.chassis.relay import Watermark
 from services.chassis.service import Runtime, Service, run
+from services.chassis.waiting import every
 from services.inventory import publishes, usecases
 from services.inventory.consumers import HEARS
 from services.inventory.grpc_api import InventoryApi
@@ -28,11 +28,11 @@ class Inventory:
 
     async def sweep(self) -> None:
         """Expires, at most every second, what nobody touched."""
-        while True:
-            async with self._database.transaction() as tx:
-                expired = await usecases.expire_due(tx)
-            if not expired:
-                await asyncio.sleep(1)
+        await every(1, self._expire_due)
+
+    async def _expire_due(self) -> object:
+        async with self._database.transaction() as tx:
+            return await usecases.expire_due(tx)
 
     async def ready(self) -> None:
         """Inventory may answer as soon as its database does."""

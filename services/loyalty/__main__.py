@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from services.chassis.grpc_server import Servicer
 from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
+from services.chassis.waiting import every
 from services.loyalty import publishes, usecases
 from services.loyalty.consumers import HEARS
 from services.loyalty.grpc_api import LoyaltyApi
@@ -32,11 +32,11 @@ class Loyalty:
 
     async def review(self) -> None:
         """Announces the standings that only time has changed."""
-        while True:
-            async with self._database.transaction() as tx:
-                reviewed = await usecases.review_due(tx)
-            if not reviewed:
-                await asyncio.sleep(self._review_seconds)
+        await every(self._review_seconds, self._review_due)
+
+    async def _review_due(self) -> object:
+        async with self._database.transaction() as tx:
+            return await usecases.review_due(tx)
 
     async def ready(self) -> None:
         """Loyalty may answer as soon as its database does."""

@@ -95,7 +95,7 @@ async def test_a_commit_that_has_begun_is_finished_and_told_though_the_caller_is
     assert len(await database.fetch("SELECT * FROM trial")) == 1
 
 
-async def test_a_storm_of_cancellations_leaks_no_connection_and_tells_of_each_commit(database: Database) -> None:
+async def test_a_storm_of_cancellations_leaks_no_connection(database: Database) -> None:
     told = []
 
     async def work(number: int) -> None:
