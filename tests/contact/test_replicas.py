@@ -12,7 +12,9 @@ import asyncpg
 from services.chassis.access import acting_as
 from services.chassis.database import Database
 from services.contact import ringing as rings
+from services.contact.domain.contact import ContactState
 from services.contact.domain.routing import OfferGone
+from services.contact.watches import Watches
 from shop.contact.v1 import contact_pb2 as pb
 from tests.contact.conftest import (
     Replica,
@@ -62,18 +64,47 @@ async def test_a_desk_on_another_replica_than_the_press_rings_and_sees_the_end(
             assert (await anext(after_a_crash)).offer.contact.state == pb.CONTACT_STATE_COMPLETED
 
 
-async def test_a_lost_word_is_made_up_for_by_a_look(replicas: Start, replica: Replica, database: Database) -> None:
+@asynccontextmanager
+async def watches(database: Database, poll_seconds: float) -> AsyncIterator[Watches]:
+    """What one process watches, without its router."""
+    watching = Watches(database, poll_seconds)
+    task = asyncio.create_task(watching.run())
+    try:
+        yield watching
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_word_reaches_the_other_replicas_without_a_look(replica: Replica, database: Database) -> None:
+    contact = await replica.press("cus_1")
+    async with (
+        asyncio.timeout(20),
+        watches(database, 3600) as near,
+        watches(database, 3600) as far,
+        aclosing(far.contacts.follow(contact.contact_id)) as changes,
+    ):
+        first = await anext(changes)
+        assert first is not None
+        # Until the far one listens, which it does in its own time, the word is said again.
+        change = asyncio.ensure_future(anext(changes))
+        await replica.leave(contact)
+        while not change.done():
+            near.tell([contact.contact_id])
+            await asyncio.wait([change], timeout=0.1)
+        left = await change
+        assert left is not None
+        assert left.state is ContactState.ABANDONED
+
+
+async def test_a_lost_word_is_made_up_for_by_a_look(replica: Replica, database: Database) -> None:
     """A process that died between its commit and its word to the others: nobody was told of this offer."""
-    far = await replicas(sweep_seconds=0.1)
     await replica.agent("ada")
-    async with desk(far, "ada") as ada, asyncio.timeout(20):
-        await replica.press("cus_1")
-        async with database.transaction() as tx:
-            await tx.connection.execute(
-                "INSERT INTO offers SELECT 'off_untold', contact_id, 'ada', 'pending', clock_timestamp(),"
-                " clock_timestamp() + interval '5 s' FROM contacts ON CONFLICT DO NOTHING"
-            )
-        assert (await anext(ada)).offer.state == pb.OFFER_STATE_PENDING
+    await replica.press("cus_1")
+    async with watches(database, 0.1) as far, asyncio.timeout(20), aclosing(far.desks.follow("ada")) as changes:
+        assert await anext(changes) == []
+        await replica.route()
+        assert len(await anext(changes)) == 1
 
 
 async def test_racing_routers_never_ring_twice_and_nobody_is_lost(replicas: Start, database: Database) -> None:

@@ -178,6 +178,17 @@ async def test_an_expired_offer_cannot_be_accepted_also_when_nobody_swept(replic
         await replica.decline("ada", offer)
 
 
+async def test_a_declined_offer_cannot_be_accepted_any_more(replica: Replica, database: Database) -> None:
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    await replica.route()
+    offer = await offer_at(database, "ada")
+    await replica.decline("ada", offer)
+    with pytest.raises(OfferGone) as refusal:
+        await replica.accept("ada", offer)
+    assert refusal.value.details["state"] == "declined"
+
+
 async def test_anothers_offer_is_not_found(replica: Replica, database: Database) -> None:
     await replica.agent("ada")
     await replica.press("cus_1")
