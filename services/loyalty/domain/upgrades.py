@@ -251,8 +251,8 @@ def _rules(order: PlacedOrder, basis: Basis) -> Iterator[RuleOutcome]:
     yield RuleOutcome(
         "MINIMUM_TIER",
         tier >= policy.minimum_tier,
-        f"{basis.qualifying_points} points in {TIER_RULE.days} days make the customer {tier.name},"
-        f" {policy.minimum_tier.name} is needed",
+        f"{basis.qualifying_points} points in {TIER_RULE.days} days make the customer {tier.name}"
+        + (f", {policy.minimum_tier.name} is needed" if tier is not policy.minimum_tier else ""),
     )
     yield _order_value(order, policy)
     served = ", ".join(policy.countries) or "no country"
@@ -268,7 +268,7 @@ def _order_value(order: PlacedOrder, policy: UpgradePolicy) -> RuleOutcome:
         text = f"the goods are in {order.goods.currency or 'no one currency'}, the policy counts in {policy.currency}"
         return RuleOutcome("MINIMUM_ORDER_VALUE", False, text)
     if least is None:
-        return RuleOutcome("MINIMUM_ORDER_VALUE", True, f"the goods are worth {order.goods}, any value is enough")
+        return RuleOutcome("MINIMUM_ORDER_VALUE", True, f"the goods are worth {order.goods}")
     return RuleOutcome(
         "MINIMUM_ORDER_VALUE",
         order.goods.amount >= least.amount,
@@ -278,13 +278,12 @@ def _order_value(order: PlacedOrder, policy: UpgradePolicy) -> RuleOutcome:
 
 def _days_since_last(order: PlacedOrder, policy: UpgradePolicy, last: datetime | None) -> RuleOutcome:
     wanted = timedelta(days=policy.minimum_days_since_last)
-    needed = f"{policy.minimum_days_since_last} days between surprises are needed"
     if last is None:
-        return RuleOutcome("DAYS_SINCE_LAST", True, f"the customer was never surprised before, {needed}")
+        return RuleOutcome("DAYS_SINCE_LAST", True, "the customer was never surprised before")
     # An order decided late may be older than the last surprise: then there is no day between them.
     since = max(timedelta(0), order.order_time - last)
     holds = since >= wanted
-    return RuleOutcome("DAYS_SINCE_LAST", holds, f"{since.days} days since the last surprise, {needed}")
+    return RuleOutcome("DAYS_SINCE_LAST", holds, f"{since.days} days since the last surprise, {wanted.days} are needed")
 
 
 def _budget_rules(order: PlacedOrder, policy: UpgradePolicy, budgets: Budgets) -> Iterator[RuleOutcome]:
@@ -294,11 +293,9 @@ def _budget_rules(order: PlacedOrder, policy: UpgradePolicy, budgets: Budgets) -
     ):
         left = Money(max(ZERO, budget.left), policy.currency)
         limit = Money(budget.limit, policy.currency)
-        yield RuleOutcome(
-            rule,
-            budget.left >= policy.unit_cost.amount,
-            f"{policy.unit_cost} are needed, {left} are left of the {limit} for {period}",
-        )
+        holds = budget.left >= policy.unit_cost.amount
+        needed = "" if holds else f"{policy.unit_cost} are needed, "
+        yield RuleOutcome(rule, holds, f"{needed}{left} are left of the {limit} for {period}")
 
 
 def _sentence(
