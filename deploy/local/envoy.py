@@ -23,10 +23,15 @@ TYPES = "type.googleapis.com/envoy.extensions."
 # Calls that every service answers alike: this header picks the service, else the first answers.
 PICK_HEADER = "x-shop-service"
 COMMON = tuple(f"/grpc.{name}/" for name in ("health.v1.Health", "reflection.v1.ServerReflection"))
-REQUEST_HEADERS = (
-    "authorization,content-type,x-grpc-web,x-user-agent,grpc-timeout,traceparent,tracestate,baggage," + PICK_HEADER
+# A page may name the journey it is on, and is told it with each answer.
+JOURNEY_HEADER = "journey-id"
+REQUEST_HEADERS = ",".join(
+    (
+        *("authorization", "content-type", "x-grpc-web", "x-user-agent", "grpc-timeout"),
+        *("traceparent", "tracestate", "baggage", JOURNEY_HEADER, PICK_HEADER),
+    )
 )
-RESPONSE_HEADERS = "grpc-status,grpc-message,grpc-status-details-bin"
+RESPONSE_HEADERS = ",".join(("grpc-status", "grpc-message", "grpc-status-details-bin", JOURNEY_HEADER))
 
 
 def program() -> Path:

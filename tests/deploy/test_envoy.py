@@ -22,6 +22,7 @@ from deploy.local.ports import DEFAULTS
 from deploy.local.service import ROOT
 from deploy.local.stack import Stack
 from deploy.local.temporary import temporary_stack
+from services.chassis.telemetry import JOURNEY_METADATA
 from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 LIST = "/shop.catalog.v1.CatalogService/ListProducts"
@@ -116,6 +117,19 @@ async def test_only_pages_of_this_machine_may_call(gateway: Stack, origin: str, 
     }
     _, answered, _ = await call(gateway.envoy_url + LIST, b"", headers, "OPTIONS")
     assert ("access-control-allow-origin" in answered) is allowed
+
+
+async def test_a_page_may_name_its_journey_and_read_it(gateway: Stack) -> None:
+    headers = {
+        "origin": ORIGIN,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": f"x-grpc-web,{JOURNEY_METADATA}",
+    }
+    _, allowed, _ = await call(gateway.envoy_url + LIST, b"", headers, "OPTIONS")
+    assert JOURNEY_METADATA in allowed["access-control-allow-headers"].split(",")
+    headers = {"content-type": "application/json", "origin": ORIGIN}
+    _, answered, _ = await call(gateway.envoy_url + LIST, b"{}", headers)
+    assert JOURNEY_METADATA in answered["access-control-expose-headers"].split(",")
 
 
 async def test_health_of_a_picked_service_is_reached_over_grpc(gateway: Stack) -> None:
