@@ -40,7 +40,7 @@ class Catalog(Protocol):
     """Knows what is sold, and for how much."""
 
     async def BatchGetVariants(self, request: catalog.BatchGetVariantsRequest) -> catalog.BatchGetVariantsResponse:
-        """The variants among these SKUs that are sold."""
+        """The variants among these SKUs that catalog knows."""
 
 
 class InventoryClient:
