@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import Fernet, MultiFernet
 
 from shop.shipping.v1 import shipping_pb2 as pb
 
 
-class Unreadable(Exception):
-    """None of our keys opens it."""
-
-
 class AddressSeal:
-    """Seals addresses with the newest key, and opens what any of the keys has sealed."""
+    """Seals addresses with the newest key. The others are those that still open what they sealed."""
 
     def __init__(self, keys: str) -> None:
         """`keys`: url-safe base64 of 32 bytes each, comma separated, newest first. Raises ValueError."""
@@ -21,10 +17,3 @@ class AddressSeal:
     def seal(self, address: pb.Address) -> bytes:
         """The address, unreadable."""
         return self._fernet.encrypt(address.SerializeToString())
-
-    def open(self, sealed: bytes) -> pb.Address:
-        """The address. Raises `Unreadable`."""
-        try:
-            return pb.Address.FromString(self._fernet.decrypt(sealed))
-        except InvalidToken:
-            raise Unreadable("no key opens it") from None
