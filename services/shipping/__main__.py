@@ -10,12 +10,14 @@ from services.chassis.grpc_client import Peer
 from services.chassis.grpc_server import Servicer
 from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
+from services.chassis.waiting import every
 from services.shipping import publishes
 from services.shipping.clients import CatalogClient, InventoryClient
 from services.shipping.consumers import HEARS
 from services.shipping.grpc_api import ShippingApi, WarehouseApi
 from services.shipping.sealing import AddressSeal
 from services.shipping.settings import Settings
+from services.shipping.usecases import checkout
 from services.shipping.usecases.ordering import Ordering
 from shop.contact.v1.contact_options_pb2 import ContactOptions
 
@@ -25,6 +27,8 @@ class Shipping:
 
     def __init__(self, runtime: Runtime) -> None:
         settings: Settings = runtime.settings
+        self._database = runtime.database
+        self._checkout_keep = settings.checkout_keep
         self._peers = [
             Peer("inventory", settings.inventory_address, settings, runtime.telemetry),
             Peer("catalog", settings.catalog_address, settings, runtime.telemetry),
@@ -46,13 +50,22 @@ class Shipping:
             ),
             ("shop.shipping.v1.WarehouseService", WarehouseApi(runtime.database)),
         ]
-        self.background: Sequence[Callable[[], Awaitable[None]]] = [self.finish_pending_orders]
+        self.background: Sequence[Callable[[], Awaitable[None]]] = [
+            self.finish_pending_orders,
+            self.forget_unordered,
+        ]
 
     async def finish_pending_orders(self) -> None:
         """Looks after orders whose process stopped, or whose inventory was away."""
+        await every(1, self._ordering.sweep)
+
+    async def forget_unordered(self) -> None:
+        """Deletes the checkouts, and so the addresses, of those who never ordered."""
         while True:
-            if not await self._ordering.sweep():
-                await asyncio.sleep(1)
+            async with self._database.transaction() as tx:
+                looked_at = await checkout.forget_unordered(tx, self._checkout_keep)
+            if not looked_at:
+                await asyncio.sleep(60)
 
     async def ready(self) -> None:
         """Shipping may answer as soon as its database does; whoever is away is told so per call."""

@@ -21,6 +21,9 @@ class Settings(ServiceSettings):
     checkout_grace_seconds: int = Field(
         900, ge=0, description="how long past its hold a checkout may still be ordered, if the goods are free"
     )
+    checkout_keep_seconds: int = Field(
+        86_400, ge=0, description="how long past its hold a checkout that nobody ordered is kept, with its address"
+    )
     order_retry_seconds: float = Field(5, ge=0, description="how long a pending order waits before it is looked after")
     order_give_up_seconds: int = Field(
         600, ge=1, description="age at which a pending order is given up when inventory does not answer"
@@ -42,6 +45,10 @@ class Settings(ServiceSettings):
     @property
     def checkout_grace(self) -> timedelta:
         return timedelta(seconds=self.checkout_grace_seconds)
+
+    @property
+    def checkout_keep(self) -> timedelta:
+        return timedelta(seconds=self.checkout_keep_seconds)
 
     @property
     def order_retry(self) -> timedelta:

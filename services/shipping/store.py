@@ -80,6 +80,27 @@ async def mark_lapsed(connection: Connection, reservation_id: str, lapse_time: d
     )
 
 
+async def delete_unordered(connection: Connection, kept_for: timedelta, limit: int) -> int:
+    """Deletes checkouts that nobody ordered, with their addresses, this long after their hold. Returns how many it
+    looked at: one that became an order is looked at once."""
+    due = await connection.fetch(
+        "SELECT checkout_id FROM checkouts"
+        " WHERE NOT kept AND coalesce(lapse_time, expire_time) < clock_timestamp() - $1::interval"
+        " ORDER BY coalesce(lapse_time, expire_time) LIMIT $2 FOR UPDATE SKIP LOCKED",
+        kept_for,
+        limit,
+    )
+    # Statements of their own, so that they see an order that was taken before the lock was had.
+    ids = [row["checkout_id"] for row in due]
+    await connection.execute(
+        "UPDATE checkouts SET kept = true"
+        " WHERE checkout_id IN (SELECT checkout_id FROM orders WHERE checkout_id = ANY($1))",
+        ids,
+    )
+    await connection.execute("DELETE FROM checkouts WHERE checkout_id = ANY($1) AND NOT kept", ids)
+    return len(ids)
+
+
 # --- orders
 
 

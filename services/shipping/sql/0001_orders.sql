@@ -22,11 +22,14 @@ CREATE TABLE checkouts (
     create_time timestamptz NOT NULL DEFAULT clock_timestamp(),
     expire_time timestamptz NOT NULL,
     -- Inventory said that the hold ran out, and no order had been taken.
-    lapse_time timestamptz
+    lapse_time timestamptz,
+    -- Whether whoever deletes what nobody ordered has seen an order of it, and need not look again.
+    kept boolean NOT NULL DEFAULT false
 );
+CREATE INDEX checkouts_over ON checkouts ((coalesce(lapse_time, expire_time))) WHERE NOT kept;
 
 CREATE TABLE checkout_lines (
-    checkout_id text NOT NULL REFERENCES checkouts,
+    checkout_id text NOT NULL REFERENCES checkouts ON DELETE CASCADE,
     position bigint NOT NULL,
     sku text NOT NULL,
     title text NOT NULL,

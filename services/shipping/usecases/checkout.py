@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
+from services.chassis.database import Transaction
 from services.chassis.errors import Refusal, Unavailable
 from services.chassis.grpc_errors import RemoteError
 from services.chassis.values import from_money, to_datetime
+from services.shipping import store
 from services.shipping.clients import Catalog, Inventory
 from services.shipping.domain.checkout import Checkout, CurrencyNotSold, UnknownSku
 from services.shipping.domain.delivery import CURRENCY, DeliveryQuote, ServiceLevel, quote
@@ -73,6 +75,11 @@ async def release_hold(inventory: Inventory, checkout: Checkout) -> None:
                 request_id=f"release:{checkout.reservation_id}", reservation_id=checkout.reservation_id
             )
         )
+
+
+async def forget_unordered(tx: Transaction, kept_for: timedelta, limit: int = 200) -> int:
+    """Deletes what nobody ordered this long after its hold, addresses and all. Returns how many it looked at."""
+    return await store.delete_unordered(tx.connection, kept_for, limit)
 
 
 async def _priced(wanted: Mapping[str, int], catalog: Catalog) -> list[Line]:
