@@ -82,6 +82,16 @@ class Transaction:
             callback()
 
 
+class PooledConnection(asyncpg.Connection):
+    """A connection that leaves nothing behind in its session, and so needs no round trip to clean up when given back.
+
+    What outlives a transaction (LISTEN, session locks, SET without LOCAL) belongs on a session of its own: `connect`.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Database:
     """The pool of one service's own database."""
 
@@ -102,6 +112,7 @@ class Database:
             self._url,
             min_size=2,
             max_size=self._pool_size,
+            connection_class=PooledConnection,
             command_timeout=15,
             server_settings={
                 "application_name": self.service,
