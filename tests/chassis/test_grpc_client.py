@@ -215,7 +215,8 @@ async def test_trace_journey_and_deadline_go_along(issuer: Issuer, token_file: P
         await stub.CancelOrder(request, metadata=metadata, timeout=5)
         spans = {(span.name.partition("/")[2], span.kind.name): span for span in rig.spans()}
     assert (seen["caller"], seen["journey"], seen["customer"]) == ("service:shipping", "j-1", "cus_1")
-    assert 0 < seen["left"] < seen["own"] <= 5
+    # gRPC rounds up what it sends; without any, the server's default of 10 s would show.
+    assert 0 < seen["left"] < seen["own"] < 6
     outer, client = spans["CancelOrder", "SERVER"], spans["ReserveStock", "CLIENT"]
     inner = spans["ReserveStock", "SERVER"]
     assert client.parent is not None and outer.context is not None and client.context is not None
