@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -61,11 +60,11 @@ class Shipping:
 
     async def forget_unordered(self) -> None:
         """Deletes the checkouts, and so the addresses, of those who never ordered."""
-        while True:
-            async with self._database.transaction() as tx:
-                looked_at = await checkout.forget_unordered(tx, self._checkout_keep)
-            if not looked_at:
-                await asyncio.sleep(60)
+        await every(60, self._forget_unordered)
+
+    async def _forget_unordered(self) -> object:
+        async with self._database.transaction() as tx:
+            return await checkout.forget_unordered(tx, self._checkout_keep)
 
     async def ready(self) -> None:
         """Shipping may answer as soon as its database does; whoever is away is told so per call."""
