@@ -77,7 +77,6 @@ def _protoc(protos: list[Path]) -> int:
     grpc_include = Path(protoc.__file__).parent / "_proto"
     scripts = sysconfig.get_path("scripts")
     shop = [str(p.relative_to(ROOT)) for p in protos]
-    imported = ["google/type/date.proto", "google/type/money.proto", "google/rpc/error_details.proto"]
     include = [f"-I{ROOT}", f"-I{site_packages}", f"-I{grpc_include}", f"--descriptor_set_in={validate}"]
     plugins = [
         f"--plugin=protoc-gen-mypy={scripts}/protoc-gen-mypy",
@@ -88,7 +87,8 @@ def _protoc(protos: list[Path]) -> int:
         ["protoc", *include, f"--python_out={ROOT}", f"--pyi_out={ROOT}", "buf/validate/validate.proto"],
         [
             "protoc", *include, *plugins,
-            f"--python_out={ROOT}", f"--grpc_python_out={ROOT}", f"--mypy_out=quiet:{ROOT}", f"--mypy_grpc_out=quiet:{ROOT}",
+            f"--python_out={ROOT}", f"--grpc_python_out={ROOT}",
+            f"--mypy_out=quiet:{ROOT}", f"--mypy_grpc_out=quiet:{ROOT}",
             "--include_imports", "--include_source_info", f"--descriptor_set_out={DESCRIPTORS}", *shop,
         ],
     ]  # fmt: skip

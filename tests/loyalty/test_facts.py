@@ -46,9 +46,12 @@ class Broker:
     def __init__(self, producer: AIOKafkaProducer, decisions: AIOKafkaConsumer) -> None:
         self._producer = producer
         self._decisions = decisions
+        # The broker is shared with other tests, which may have placed orders too.
+        self._ours: set[str] = set()
 
     async def tell(self, topic: str, message: Message, fact_id: str = "") -> None:
         order_id: str = message.order_id  # type: ignore[attr-defined]
+        self._ours.add(order_id)
         fact = headers(message, fact_id or new_id("fact"))
         await self._producer.send_and_wait(topic, message.SerializeToString(), key=order_id.encode(), headers=fact)
 
@@ -60,7 +63,8 @@ class Broker:
                 record = await self._decisions.getone()
                 message = DECIDED[dict(record.headers)["ce_type"].decode()].FromString(record.value)
                 assert record.key == message.order_id.encode()
-                found.append(message)
+                if message.order_id in self._ours:
+                    found.append(message)
         return found
 
 
