@@ -13,7 +13,7 @@ from services.chassis.access import NOT_THERE, current_caller
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import NotAllowed, NotFound
 from services.chassis.requests import once
-from services.contact import messages, queries, store, usecases
+from services.contact import messages, presence, queries, store, usecases
 from services.contact.domain.contact import ContactState
 from services.contact.domain.routing import AgentBusy, AgentNotFound
 from services.contact.hotline import Hotline
@@ -110,7 +110,7 @@ class DeskApi:
         return await once(self._database, request, pb.SetAgentStatusResponse, run)
 
     async def SendHeartbeat(self, request: pb.SendHeartbeatRequest) -> pb.SendHeartbeatResponse:
-        row = await queries.beat(self._database, _agent_id(), self._absent_after)
+        row = await presence.beat(self._database, _agent_id(), self._absent_after)
         if row is None:
             raise AgentNotFound("there is no such agent", agent_id=_agent_id())
         if row["came_back"]:
