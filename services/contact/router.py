@@ -1,5 +1,7 @@
 """The router of one process: looks at the queue on every event, when time is due, and at least every second.
 
+Beside that it sweeps, each second at most: what time ends without hurry.
+
 Every replica routes. They take turns (an advisory lock that ends with the transaction), so that each sees what the one
 before it decided, and a queue is never looked at by none.
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
+from time import monotonic
 
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal
-from services.contact import ringing, usecases
+from services.contact import ringing, store, usecases
 from services.contact.settings import Settings
 from services.contact.watches import Watches
 
@@ -19,6 +23,9 @@ log = logging.getLogger(__name__)
 
 # When something is due that another process has in hand, do not ask for it without a breath.
 SHORTEST_SECONDS = 0.02
+# Offers are history so long after they ended; this many are deleted at once.
+HISTORY = timedelta(days=1)
+PRUNED_AT_ONCE = 1000
 TROUBLE: tuple[type[BaseException], ...] = (*OUTAGES, Refusal)
 
 
@@ -30,6 +37,7 @@ class Router:
         self._settings = settings
         self._watches = watches
         self._woken = asyncio.Event()
+        self._sweep_due = monotonic()
 
     def wake(self) -> None:
         """Something happened: a press, an agent who came, went or became free."""
@@ -41,6 +49,9 @@ class Router:
             self._woken.clear()
             try:
                 due = await self.step()
+                if monotonic() >= self._sweep_due:
+                    self._sweep_due = monotonic() + self._settings.sweep_seconds
+                    await self.sweep()
             except TROUBLE as error:
                 log.warning("routing starts over", extra={"error": type(error).__name__})
                 await asyncio.sleep(SHORTEST_SECONDS)
@@ -64,3 +75,8 @@ class Router:
                 missed = await usecases.note_misses(tx, promise)
             self._watches.tell(contacts=missed)
         return due
+
+    async def sweep(self) -> None:
+        """Deletes offers that are history."""
+        async with self._database.transaction() as tx:
+            await store.prune_offers(tx.connection, HISTORY, PRUNED_AT_ONCE)

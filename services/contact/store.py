@@ -233,6 +233,19 @@ async def rescind(connection: Connection, contact_id: str, agent_id: str | None)
     return [row["agent_id"] for row in rows]
 
 
+async def prune_offers(connection: Connection, ended_before: timedelta, limit: int) -> None:
+    """Deletes offers that are history: made and over so long ago, and so is the talk if one came of it."""
+    await connection.execute(
+        "DELETE FROM offers WHERE offer_id IN ("
+        " SELECT o.offer_id FROM offers o JOIN contacts c USING (contact_id)"
+        " WHERE o.create_time < clock_timestamp() - $1::interval AND o.state <> 'pending'"
+        " AND (o.state <> 'accepted' OR c.end_time < clock_timestamp() - $1::interval)"
+        " ORDER BY o.create_time LIMIT $2 FOR UPDATE OF o SKIP LOCKED)",
+        ended_before,
+        limit,
+    )
+
+
 # -- timeline
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -312,3 +313,37 @@ async def test_the_journey_of_the_press_goes_on_with_all_that_follows(replica: R
     assert all("customer.id=cus_1" in header["baggage"] for header in headers)
     journeys = await database.fetch("SELECT DISTINCT journey_id FROM timeline")
     assert [row["journey_id"] for row in journeys] == ["journey-of-the-press"]
+
+
+async def test_offers_are_deleted_a_day_after_they_and_their_talk_ended(replica: Replica, database: Database) -> None:
+    for agent_id in ("ada", "bea"):
+        await replica.agent(agent_id)
+    contact = await replica.press("cus_1")
+    await replica.route()
+    await replica.decline("ada", await offer_at(database, "ada"))
+    await replica.route()
+    await replica.accept("bea", await offer_at(database, "bea"))
+
+    async def left_after(hours: float) -> list[str]:
+        await pass_time(database, hours * 3600)
+        await replica.app.router.sweep()
+        return [row["state"] for row in await database.fetch("SELECT state FROM offers ORDER BY state")]
+
+    assert await left_after(23) == ["accepted", "declined"]
+    assert await left_after(2) == ["accepted"]  # the talk goes on
+    await replica.complete("bea", contact.contact_id)
+    assert await left_after(23) == ["accepted"]
+    assert await left_after(2) == []
+
+
+async def test_the_router_sweeps_by_itself(replicas: Callable[..., Awaitable[Replica]], database: Database) -> None:
+    replica = await replicas(sweep_seconds=0.1)
+    await replica.agent("ada")
+    await replica.press("cus_1")
+    async with asyncio.timeout(20):
+        while await ringing(database) == []:
+            await asyncio.sleep(0.05)
+        await replica.status("ada", pb.AGENT_STATUS_OFF)  # or it might ring anew while time passes
+        await pass_time(database, 25 * 3600)
+        while await database.fetch("SELECT FROM offers"):
+            await asyncio.sleep(0.05)
