@@ -90,11 +90,14 @@ class Record:
 class Load:
     """Customers, a warehouse and a supplier, until told to stop."""
 
-    def __init__(self, stack: Stack, *, customers: int = 8, skus: int = 10, units: int = 6, seed: int = 1) -> None:
+    def __init__(
+        self, stack: Stack, *, customers: int = 8, regulars: int = 40, skus: int = 10, units: int = 6, seed: int = 1
+    ) -> None:
+        """`customers`: how many at once; `regulars`: how many of all may count on a surprise, which costs budget."""
         self.record = Record()
         self.skus = [f"chaos-{uuid4().hex[:8]}-{number}" for number in range(skus)]
         self._stack = stack
-        self._customers, self._units = customers, units
+        self._customers, self._regulars, self._units = customers, regulars, units
         self._random = random.Random(seed)
         self._addresses = {name: [stack.address(name)] for name in SERVICES}
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -136,7 +139,8 @@ class Load:
             customer_id = f"cus_{uuid4().hex[:16]}"
             me = _bearer(self._stack.mint("customer", customer_id=customer_id))
             try:
-                if self._random.random() < 0.5:
+                if self._regulars and self._random.random() < 0.5:
+                    self._regulars -= 1
                     await self._make_regular(customer_id)
                 for _ in range(3):
                     if self._stopping.is_set():

@@ -23,7 +23,8 @@ FROZEN_SECONDS = 15.0
 
 @pytest.mark.long
 async def test_orders_survive_everything_we_can_think_of(shop: Stack) -> None:
-    load, faults = Load(shop, customers=8), Faults(shop)
+    # More regulars than the budget of a day has surprises for.
+    load, faults = Load(shop, customers=8, regulars=400), Faults(shop)
     async with load.running():
         await load.accepted_more(30)
         await _kill_each(load, faults)
