@@ -23,7 +23,7 @@ class ContactCentre:
     def __init__(self, runtime: Runtime) -> None:
         database, settings = runtime.database, runtime.settings
         notes = Notes(settings.personal_data_keys.get_secret_value())
-        self.watches = Watches(database, settings.sweep_seconds)
+        self.watches = Watches(database, settings.sweep_seconds, settings.note_seconds)
         self.router = Router(database, settings, self.watches)
         self.hotline = Hotline(database, settings)
         self.customers = HotlineApi(database, settings, self.router, self.watches, self.hotline)

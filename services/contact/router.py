@@ -15,7 +15,7 @@ from time import monotonic
 
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal
-from services.contact import ringing, store, usecases
+from services.contact import presence, ringing, store, usecases
 from services.contact.settings import Settings
 from services.contact.watches import Watches
 
@@ -26,6 +26,8 @@ SHORTEST_SECONDS = 0.02
 # Offers are history so long after they ended; this many are deleted at once.
 HISTORY = timedelta(days=1)
 PRUNED_AT_ONCE = 1000
+# Who did not sweep for so long was down, frozen or without its database, and customers could not come back to it.
+BREAK_SECONDS = 10.0
 TROUBLE: tuple[type[BaseException], ...] = (*OUTAGES, Refusal)
 
 
@@ -38,6 +40,7 @@ class Router:
         self._watches = watches
         self._woken = asyncio.Event()
         self._sweep_due = monotonic()
+        self._swept = float("-inf")
 
     def wake(self) -> None:
         """Something happened: a press, an agent who came, went or became free."""
@@ -77,6 +80,18 @@ class Router:
         return due
 
     async def sweep(self) -> None:
-        """Deletes offers that are history."""
+        """Lets go of customers who vanished, and deletes what is history.
+
+        After a break of our own everybody has the whole time to come back.
+        """
+        if monotonic() - self._swept > BREAK_SECONDS:
+            await presence.watch_anew(self._database)
+        async with self._database.transaction() as tx:
+            left = await usecases.abandon_unwatched(tx, self._settings.unwatched_for, self._settings.promise)
+        for touched in left:
+            self._watches.tell([touched.contact.contact_id], touched.agents)
+            self.wake()
+        await presence.forget_watches(self._database)
         async with self._database.transaction() as tx:
             await store.prune_offers(tx.connection, HISTORY, PRUNED_AT_ONCE)
+        self._swept = monotonic()

@@ -29,6 +29,10 @@ class Settings(ServiceSettings):
     ring_all_seconds: float = Field(10, gt=0, description="from this long after the press all desks ring")
     promise_seconds: float = Field(15, gt=0, description="the promise: a human answers within this time")
     abandon_seconds: float = Field(5, gt=0, description="who leaves within this time is not counted as missed")
+    reconnect_seconds: float = Field(
+        60, gt=0, description="a waiting customer whose stream broke keeps the rank for this long, then has left"
+    )
+    note_seconds: float = Field(2, gt=0, description="how often a process notes which contacts are watched")
     sweep_seconds: float = Field(1, gt=0, le=1, description="longest time between two looks at the queue")
 
     @field_validator("personal_data_keys")
@@ -49,6 +53,11 @@ class Settings(ServiceSettings):
             ring_all_after=timedelta(seconds=self.ring_all_seconds),
             absent_after=timedelta(seconds=self.presence_seconds),
         )
+
+    @property
+    def unwatched_for(self) -> timedelta:
+        # A note may be one pause old when the stream breaks, and that of the next stream may come one pause later.
+        return timedelta(seconds=self.reconnect_seconds + 2 * self.note_seconds)
 
     @property
     def hotline_apart(self) -> timedelta:

@@ -17,7 +17,7 @@ from services.chassis.access import NOT_THERE
 from services.chassis.database import Transaction
 from services.chassis.errors import NotFound
 from services.chassis.facts import Fact
-from services.contact import publishes, ringing, store
+from services.contact import presence, publishes, ringing, store
 from services.contact.domain import hotline, routing, timeline
 from services.contact.domain.contact import (
     AnswerPromiseMissed,
@@ -43,6 +43,8 @@ from services.contact.domain.timeline import Entry, Kind
 
 # Misses noted in one transaction.
 MISSES_AT_ONCE = 200
+# Customers who vanished, let go in one transaction: few, for the router does it between two looks at the queue.
+VANISHED_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,13 @@ async def note_misses(tx: Transaction, promise: Promise) -> list[str]:
         now = await store.now(tx.connection)
         await _record_all(tx, [(contact, contact.miss(now, promise)) for contact in contacts], promise)
     return [contact.contact_id for contact in contacts]
+
+
+async def abandon_unwatched(tx: Transaction, unwatched_for: timedelta, promise: Promise) -> list[Touched]:
+    """Who watched the contact, and waits unwatched for so long now, has left."""
+    contacts = await presence.lock_unwatched(tx.connection, unwatched_for, VANISHED_AT_ONCE)
+    now = await store.now(tx.connection)
+    return [await _end(tx, contact, contact.leave(now, promise), promise) for contact in contacts]
 
 
 async def announce_hotline(

@@ -4,6 +4,9 @@ A change is told after its commit: in this process at once, to the others by NOT
 transaction (inside, it would make all commits queue) and in one go for all changes since the last. Each process then
 reads what its own streams watch in one statement. A word that was lost is made up for by a look at everything that is
 watched, at most every second, and only while somebody watches.
+
+Each process also notes, every few seconds and in one statement, which contacts its streams watch: a customer whom no
+process sees for long has vanished.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import asyncpg
 
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal
-from services.contact import queries, store
+from services.contact import presence, queries, store
 from services.contact.domain.contact import Contact
 
 log = logging.getLogger(__name__)
@@ -100,16 +103,18 @@ class _Follower(Generic[S]):
 class Watches:
     """What the streams of this process watch: contacts, and what is open at desks."""
 
-    def __init__(self, database: Database, poll_seconds: float) -> None:
+    def __init__(self, database: Database, poll_seconds: float, note_seconds: float) -> None:
         self._database = database
         self._poll_seconds = poll_seconds
+        self._note_seconds = note_seconds
+        self._to_note: set[str] = set()
         self._name = uuid4().hex
         self._woken = asyncio.Event()
         self._to_refresh: set[tuple[str, str]] = set()
         self._to_send: set[tuple[str, str]] = set()
         self._something_to_send = asyncio.Event()
         self.contacts: Watch[Contact | None] = Watch(
-            lambda ids: queries.contacts(database, ids), None, lambda key: self._look({("c", key)})
+            lambda ids: queries.contacts(database, ids), None, self._start_contact
         )
         self.desks: Watch[list[store.Offer]] = Watch(
             lambda ids: queries.open_offers(database, ids), [], lambda key: self._look({("a", key)})
@@ -129,6 +134,14 @@ class Watches:
             group.create_task(self._refresh())
             group.create_task(self._send())
             group.create_task(self._listen())
+            group.create_task(self._note())
+
+    async def note(self) -> None:
+        """Notes which contacts are watched here, or were since the last time: a stream may come and go in between."""
+        watched = {*self.contacts.keys, *self._to_note}
+        if watched:
+            await presence.note_watched(self._database, watched)
+            self._to_note -= watched
 
     async def _refresh(self) -> None:
         poll_due = monotonic() + self._poll_seconds
@@ -172,6 +185,18 @@ class Watches:
             except AWAY as error:
                 log.warning("listening starts over", extra={"error": type(error).__name__})
             await asyncio.sleep(self._poll_seconds)
+
+    async def _note(self) -> None:
+        while True:
+            await asyncio.sleep(self._note_seconds)
+            try:
+                await self.note()
+            except TROUBLE as error:
+                log.warning("watches are noted later", extra={"error": type(error).__name__})
+
+    def _start_contact(self, contact_id: str) -> None:
+        self._to_note.add(contact_id)
+        self._look({("c", contact_id)})
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: Any) -> None:
         sender, told = json.loads(payload)

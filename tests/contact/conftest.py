@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -27,10 +27,11 @@ from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE, CHA
 SQL = Path("services/contact/sql")
 OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")
 KEY = Fernet.generate_key().decode()
-TABLES = "agents, heartbeats, contacts, offers, timeline, outbox, requests, inbox"
+TABLES = "agents, heartbeats, contacts, watches, offers, timeline, outbox, requests, inbox"
 # Every column that says when; a test lets time pass by moving them back.
 TIMES = {
     "contacts": ("press_time", "answer_time", "end_time"),
+    "watches": ("watch_time",),
     "offers": ("create_time", "expire_time"),
     "heartbeats": ("beat_time",),
     "agents": ("last_complete_time",),
@@ -209,6 +210,24 @@ async def replicas(database: Database, database_url: str) -> AsyncIterator[Calla
             return await stack.enter_async_context(Replica(own, **given).running())
 
         yield start
+
+
+@asynccontextmanager
+async def watching(
+    replica: Replica, contact: pb.Contact, customer: str = ""
+) -> AsyncIterator[AsyncIterator[pb.Contact]]:
+    customer = customer or contact.customer_id
+    with acting_as(customer_caller(customer)):
+        request = pb.WatchContactRequest(customer_id=customer, contact_id=contact.contact_id)
+        responses = replica.app.customers.WatchContact(request)
+
+        async def contacts() -> AsyncGenerator[pb.Contact]:
+            async with aclosing(cast("AsyncGenerator[pb.WatchContactResponse]", responses)) as stream:
+                async for response in stream:
+                    yield response.contact
+
+        async with aclosing(contacts()) as stream:
+            yield stream
 
 
 async def pass_time(database: Database, seconds: float, *, alive: tuple[str, ...] = ()) -> None:

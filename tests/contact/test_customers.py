@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import cast
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -15,25 +13,7 @@ from services.chassis.errors import NotFound
 from services.chassis.requests import RequestIdReused
 from shop.contact.v1 import contact_pb2 as pb
 from shop.contact.v1.contact_options_pb2 import CHANNEL_CHAT, CHANNEL_PHONE
-from tests.contact.conftest import Replica, customer_caller, facts, offer_at, pass_time, ringing, told
-
-
-@asynccontextmanager
-async def watching(
-    replica: Replica, contact: pb.Contact, customer: str = ""
-) -> AsyncIterator[AsyncIterator[pb.Contact]]:
-    customer = customer or contact.customer_id
-    with acting_as(customer_caller(customer)):
-        request = pb.WatchContactRequest(customer_id=customer, contact_id=contact.contact_id)
-        responses = replica.app.customers.WatchContact(request)
-
-        async def contacts() -> AsyncGenerator[pb.Contact]:
-            async with aclosing(cast("AsyncGenerator[pb.WatchContactResponse]", responses)) as stream:
-                async for response in stream:
-                    yield response.contact
-
-        async with aclosing(contacts()) as stream:
-            yield stream
+from tests.contact.conftest import Replica, customer_caller, facts, offer_at, pass_time, ringing, told, watching
 
 
 async def test_a_storm_of_presses_is_one_contact_each(replica: Replica, database: Database) -> None:

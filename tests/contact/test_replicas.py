@@ -67,7 +67,7 @@ async def test_a_desk_on_another_replica_than_the_press_rings_and_sees_the_end(
 @asynccontextmanager
 async def watches(database: Database, poll_seconds: float) -> AsyncIterator[Watches]:
     """What one process watches, without its router."""
-    watching = Watches(database, poll_seconds)
+    watching = Watches(database, poll_seconds, 3600)
     task = asyncio.create_task(watching.run())
     try:
         yield watching

@@ -18,6 +18,7 @@ from deploy import map as shop_map
 from deploy.local import service
 from deploy.local.stack import Stack
 from services.chassis import outbox
+from services.chassis.database import Database
 from services.chassis.facts import Fact, Topic
 from services.chassis.kafka import ensure_topics
 from services.chassis.values import to_timestamp
@@ -27,7 +28,7 @@ from shop.contact.v1 import contact_pb2 as pb
 from shop.contact.v1 import contact_pb2_grpc as rpc
 from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE
 from shop.shipping.events.v1 import facts_pb2 as shipping
-from tests.contact.conftest import request_id
+from tests.contact.conftest import clear, request_id
 
 HEARD = [topic for name in ("shipping", "loyalty") for topic in shop_map.declared(name).publishes]
 ORDERS = next(topic for topic in HEARD if topic.name == "shop.shipping.orders.v1")
@@ -36,8 +37,9 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 @pytest.fixture(scope="module")
-async def address(infrastructure: Stack) -> AsyncIterator[str]:
-    """Where a process of contact answers."""
+async def address(infrastructure: Stack, shared: Database) -> AsyncIterator[str]:
+    """Where a process of contact answers. Nobody waits there from the tests before."""
+    await clear(shared)
     await ensure_topics(infrastructure.kafka_bootstrap, HEARD)
     settings = {
         **os.environ,

@@ -38,6 +38,13 @@ CREATE INDEX contacts_queue ON contacts (channel, press_time, contact_id) WHERE 
 CREATE INDEX contacts_unmissed ON contacts (press_time) WHERE state = 'waiting' AND NOT promise_missed;
 CREATE INDEX contacts_talked ON contacts (end_time DESC) WHERE state = 'completed';
 
+-- Customers who wait and watch: when a process last saw a stream of theirs. Without a reference to the contact, and
+-- apart from it: a row that is written every 2 s must not wait for those who route.
+CREATE TABLE watches (
+    contact_id text PRIMARY KEY,
+    watch_time timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- A contact rings at a desk.
 CREATE TABLE offers (
     offer_id text PRIMARY KEY,
