@@ -133,6 +133,13 @@ RULES = (
     ),
     Rule(
         "loyalty",
+        "no budget is overdrawn",
+        "SELECT format('%s of %s: %s given of %s', period, first_day, reserved + spent, allowed) FROM budgets b, LATERAL ("
+        "  SELECT max(CASE b.period WHEN 'day' THEN daily_budget ELSE monthly_budget END) AS allowed"
+        "  FROM upgrade_policies p WHERE p.currency = b.currency) p WHERE reserved + spent > allowed",
+    ),
+    Rule(
+        "loyalty",
         "no grant waits for ever",
         "SELECT format('%s is %s', order_id, coalesce(state, 'not decided')) FROM upgrades"
         " WHERE state IS NULL OR state = 'reserved'",

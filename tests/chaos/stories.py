@@ -85,6 +85,7 @@ async def one_decision_for_each_order(evidence: Evidence, findings: Findings) ->
     granted = [order_id for order_id, row in upgrades.items() if row["state"] != "declined"]
     findings.count("upgrade decisions", len(upgrades))
     findings.count("upgrades granted", len(granted))
+    findings.count("upgrades paid for", sum(row["state"] == "spent" for row in upgrades.values()))
     rule = "one upgrade decision for each order"
     placed = dict.fromkeys(_per_order(evidence, "OrderPlaced"), 1)
     findings.wrong(rule, _differences(placed, dict.fromkeys(upgrades, 1)))

@@ -136,6 +136,7 @@ DRIFTS = [
         "DELETE FROM upgrades WHERE order_id = (SELECT min(order_id) FROM upgrades)",
     ),
     Drift("loyalty", "granted budget = reserved + spent", "UPDATE budgets SET spent = spent + 1 WHERE period = 'day'"),
+    Drift("loyalty", "no budget is overdrawn", "UPDATE budgets SET spent = 1000000"),
     Drift("loyalty", "no grant waits for ever", "UPDATE upgrades SET state = 'reserved' WHERE state = 'spent'"),
     Drift("loyalty", "points are the sum of the ledger", "UPDATE standings SET points = points + 1"),
     Drift(
