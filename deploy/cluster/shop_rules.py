@@ -56,7 +56,6 @@ def services_are_complete(manifests: Manifests) -> Iterator[Problem]:
             ("Job", f"{service}-migrate"),
             ("PodDisruptionBudget", f"{service}-server"),
             ("ServiceAccount", f"{service}-account"),
-            ("NetworkPolicy", f"{service}-calls"),
         ):
             if manifests.find(kind, name) is None:
                 yield Problem(service, f"has no {kind} {name}")

@@ -14,7 +14,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "catalog": ("inventory",),
     "shipping": ("inventory", "catalog"),
     "loyalty": (),
-    "contact": ("shipping", "loyalty", "catalog"),
+    "contact": (),
 }
 """Who calls whom while somebody waits; everything else goes over Kafka."""
 

@@ -62,7 +62,6 @@ BREAKS: list[tuple[str, str, Break]] = [
     ("services_are_complete", "has no Job", lambda b: b.remove("Job", "loyalty")),
     ("services_are_complete", "has no PodDisruptionBudget", lambda b: b.remove("PodDisruptionBudget", "loyalty")),
     ("services_are_complete", "has no ServiceAccount", lambda b: b.remove("ServiceAccount", "loyalty")),
-    ("services_are_complete", "has no NetworkPolicy", lambda b: b.remove("NetworkPolicy", "loyalty")),
     ("services_are_complete", "has no ConfigMap", lambda b: b.remove("ConfigMap", "loyalty")),
     (
         "services_are_complete",
