@@ -134,7 +134,8 @@ RULES = (
     Rule(
         "loyalty",
         "no budget is overdrawn",
-        "SELECT format('%s of %s: %s given of %s', period, first_day, reserved + spent, allowed) FROM budgets b, LATERAL ("
+        "SELECT format('%s of %s: %s given of %s', period, first_day, reserved + spent, allowed)"
+        " FROM budgets b, LATERAL ("
         "  SELECT max(CASE b.period WHEN 'day' THEN daily_budget ELSE monthly_budget END) AS allowed"
         "  FROM upgrade_policies p WHERE p.currency = b.currency) p WHERE reserved + spent > allowed",
     ),

@@ -25,6 +25,9 @@ from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.shipping.v1 import shipping_pb2 as shipping
 
 SECONDS = 30.0
+BEGIN, PLACE = "ShippingService/BeginCheckout", "ShippingService/PlaceOrder"
+# Checkouts, orders and reservations of somebody who never came further.
+NOTHING = [0, 0, 0]
 ADDRESS = shipping.Address(name="Vera Probe", street="Gasse 1", postal_code="1010", city="Wien", country="AT")
 # Where each RPC is answered.
 HOME = {
@@ -164,6 +167,16 @@ def place(checkout: shipping.Checkout, request_id: str = "") -> shipping.PlaceOr
         highlights_version=checkout.highlights_version,
         payment_reference=new_id("pay"),
     )
+
+
+def changed(request: Message, **changes: object) -> Message:
+    """The request with other fields; None clears one."""
+    for name, value in changes.items():
+        if value is None:
+            request.ClearField(name)
+        else:
+            setattr(request, name, value)
+    return request
 
 
 def new_id(kind: str) -> str:

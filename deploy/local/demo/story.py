@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import aiohttp
 
@@ -25,10 +23,10 @@ from shop.shipping.v1 import shipping_pb2_grpc as shipping_rpc
 
 from ..stack import Stack
 from . import journey
+from .checks import check, eventually
 from .clients import SECONDS, Browser, Refused, Tools, new_id
 from .desk import Desk
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 CATALOG, SHIPPING = "shop.catalog.v1.CatalogService", "shop.shipping.v1.ShippingService"
 HOTLINE = "shop.contact.v1.HotlineService"
@@ -353,26 +351,6 @@ async def told(stack: Stack, say: Say) -> AsyncIterator[Story]:
             yield Story(stack, say, http, tools)
         finally:
             await tools.close()
-
-
-async def eventually(
-    probe: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 15, pause: float = 0.01
-) -> T:
-    """Asks until there is an answer: what is shown follows the facts. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = await probe()
-        if found is not None:
-            return found
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        await asyncio.sleep(pause)
-
-
-def check(holds: bool, what: str) -> None:
-    """Raises AssertionError, also where assertions are switched off."""
-    if not holds:
-        raise AssertionError(what)
 
 
 def _day(promise: shipping.DeliveryPromise) -> str:
