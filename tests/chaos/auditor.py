@@ -42,6 +42,9 @@ def main() -> int:
     except NotAtRest as busy:
         print(f"the shop does not come to rest: {busy}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"the shop does not run (make up): {error}", file=sys.stderr)
+        return 1
     print("\n".join(findings.lines()))
     return 1 if findings.problems else 0
 
