@@ -1,7 +1,8 @@
 """The commands behind `make up`, `down`, `status`, `logs`, `restart`, `token` and `replay`.
 
-Settings, all from the environment: SHOP_PORT_<PART> moves a port, SHOP_PARTS starts only the parts it lists,
-SHOP_DATABASE_SERVER_URL, KAFKA_BOOTSTRAP_SERVERS and OTEL_EXPORTER_OTLP_ENDPOINT use what runs elsewhere.
+Settings, all from the environment: SHOP_PORT_<PART> moves a port, SHOP_PORT_OFFSET=<n> adds to all of them,
+SHOP_PARTS starts only the parts it lists, SHOP_DATABASE_SERVER_URL, KAFKA_BOOTSTRAP_SERVERS and
+OTEL_EXPORTER_OTLP_ENDPOINT use what runs elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from .addresses import External
-from .errors import NotRunning, StackError
+from .errors import NotRunning, PortTaken, StackError
 from .ports import SERVICES, Ports
 from .service import ROOT, service_environment
 from .stack import EVERYTHING, Stack, Status
@@ -138,7 +139,7 @@ def main() -> int:
                 token(stack, given)
     except (StackError, ValueError) as error:
         print(error, file=sys.stderr)
-        if not isinstance(error, NotRunning) and given.command == "up":
+        if not isinstance(error, NotRunning | PortTaken) and given.command == "up":
             print("What had started keeps running: make up goes on from there, make down stops it.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """What can go wrong with a stack, said so that the reader knows what to do next.
 
 StackError
- ├── PortTaken      somebody else listens where a part should
+ ├── PortTaken      somebody else listens where parts should
  ├── PartFailed     a part ended, or was not ready in time
  ├── NotRunning     asked of a stack, or a part of it, that is not up
  └── JarError       (jars.py) a jar could not be had, or is not the one that was locked
@@ -9,8 +9,10 @@ StackError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+OFFSET = "SHOP_PORT_OFFSET"
 TAIL_LINES = 15
 
 
@@ -19,12 +21,17 @@ class StackError(Exception):
 
 
 class PortTaken(StackError):
-    def __init__(self, port: int, part: str, owner: str, setting: str) -> None:
+    """All that are taken at once, each as (port, wanted for, its owner, the setting that moves it)."""
+
+    def __init__(self, taken: Sequence[tuple[int, str, str, str]]) -> None:
+        lines = (f"  port {port} for {name}: {owner}; move it with {move}=<port>" for port, name, owner, move in taken)
         super().__init__(
-            f"port {port}, wanted for {part}, is taken by {owner}.\n"
-            f"End that process, or choose another port: {setting}=<port> make up"
+            "other processes listen where this shop should:\n"
+            + "\n".join(lines)
+            + "\nNothing was started or stopped. End those processes, or move single ports as above, or all of them: "
+            f"{OFFSET}=100 make up"
         )
-        self.port, self.part, self.owner, self.setting = port, part, owner, setting
+        self.taken = tuple(taken)
 
 
 class PartFailed(StackError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import psutil
+
+from .errors import OFFSET
 
 HOST = "127.0.0.1"
 SERVICES = ("inventory", "catalog", "shipping", "loyalty", "contact")
@@ -46,7 +49,8 @@ class Ports:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Ports:
         """The fixed ports of `make up`. Raises ValueError naming a setting that is no port number."""
-        return cls({name: _number(setting(name), environment, port) for name, port in DEFAULTS.items()})
+        usual = {name: port + _offset(environment) for name, port in DEFAULTS.items()}
+        return cls({name: _number(setting(name), environment, port) for name, port in usual.items()})
 
     @classmethod
     def free(cls, names: Iterable[str] = DEFAULTS) -> Ports:
@@ -69,6 +73,14 @@ class Ports:
                 probe.close()
 
 
+def _offset(environment: Mapping[str, str]) -> int:
+    value = environment.get(OFFSET, "0")
+    most = 65_535 - max(DEFAULTS.values())
+    if not value.isdecimal() or int(value) > most:
+        raise ValueError(f"{OFFSET} is {value!r}, but must be a number from 0 to {most}")
+    return int(value)
+
+
 def _number(name: str, environment: Mapping[str, str], default: int) -> int:
     value = environment.get(name, str(default))
     if not value.isdecimal() or not 0 < int(value) < 65_536:
@@ -83,14 +95,24 @@ def is_open(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def owner(port: int) -> str:
-    """Who listens on the port, as `name (pid 123)`."""
-    try:
+def listener(port: int) -> int | None:
+    """The process that listens on the port; None when it is another user's, or gone meanwhile."""
+    with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port:
-                if connection.pid is None:
-                    break
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                return connection.pid
+    return None
+
+
+def described(pid: int | None) -> str:
+    """Who that is, as `python (pid 123, in /its/working/folder)`."""
+    try:
+        if pid is not None:
+            process = psutil.Process(pid)
+            name = process.name()
+            with contextlib.suppress(psutil.AccessDenied):
+                return f"{name} (pid {pid}, in {process.cwd()})"
+            return f"{name} (pid {pid})"
     except psutil.Error:
-        pass  # the owner is gone meanwhile, or another user's
+        pass  # gone meanwhile
     return "a process of another user"

@@ -26,7 +26,7 @@ from . import issuer as issuing
 from .addresses import NOTHING_EXTERNAL, Addresses, External
 from .errors import NotRunning, PartFailed, PortTaken, StackError
 from .part import Part
-from .ports import SERVICES, Ports, is_open, owner, setting
+from .ports import SERVICES, Ports, described, is_open, listener, setting
 from .supervision import Exit, Program, Supervisor
 
 INFRASTRUCTURE = ("postgres", "kafka", "issuer")
@@ -81,7 +81,7 @@ class Stack(Addresses):
     def up(self, progress: Progress = silent) -> None:
         """Have every part running and truly ready; what already runs unchanged is left as it is.
 
-        Raises PortTaken, PartFailed, or JarError; what was started until then keeps running.
+        Raises PortTaken when nothing was changed yet; or PartFailed or JarError, and what was started keeps running.
         """
         with self._alone():
             self._up(progress)
@@ -90,10 +90,10 @@ class Stack(Addresses):
         began = time.monotonic()
         self._abort.clear()
         parts = {part.name: part for part in self._parts()}
+        self._refuse_taken_ports(parts)
         self.supervisor.start()
         for part in parts.values():
             self.supervisor.set(part.program)
-        self._refuse_taken_ports(parts)
         if "postgres" in self.external.replaced and set(parts) & set(SERVICES):
             postgres.provision(self.database_server_url, self.secrets)
 
@@ -252,12 +252,19 @@ class Stack(Addresses):
             time.sleep(0.1)
 
     def _refuse_taken_ports(self, parts: Mapping[str, Part]) -> None:
-        for part in parts.values():
-            if self.supervisor.info(part.name)["pid"]:
-                continue
-            for name, port in ((name, self.ports[name]) for name in part.ports):
-                if is_open(port):
-                    raise PortTaken(port, name, owner(port), setting(name))
+        """Before anything is touched: a shop that runs with other ports goes on when it cannot move."""
+        running = {info["name"]: int(info["pid"]) for info in self.supervisor.infos() if info["pid"]}
+        stays = {name for name in running if name not in parts or self.supervisor.has(parts[name].program)}
+        wanted = [name for part in parts.values() if part.name not in stays for name in part.ports]
+        taken = {name: listener(self.ports[name]) for name in wanted if is_open(self.ports[name])}
+        if not taken:
+            return
+        kept = {process.pid for name in stays for process in _tree(running[name])}
+        # What is ours and does not stay is stopped before its port is taken again.
+        leaves = {process.pid for process in self.supervisor.processes()} - kept
+        foreign = {name: pid for name, pid in taken.items() if pid not in leaves}
+        if foreign:
+            raise PortTaken([(self.ports[name], name, described(pid), setting(name)) for name, pid in foreign.items()])
 
     def _mint_for(self, name: str) -> None:
         file = self.token_file(name)
@@ -282,7 +289,11 @@ class Stack(Addresses):
 
 def _memory(pid: int) -> int:
     try:
-        top = psutil.Process(pid)
-        return sum(process.memory_full_info().pss for process in [top, *top.children(recursive=True)])
+        return sum(process.memory_full_info().pss for process in _tree(pid))
     except psutil.Error:
         return 0
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    top = psutil.Process(pid)
+    return [top, *top.children(recursive=True)]

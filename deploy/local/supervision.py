@@ -161,7 +161,7 @@ class Supervisor:
 
     def end_leftovers(self) -> None:
         """End processes of this very stack whose manager was killed; nobody else's."""
-        left = [process for process in psutil.process_iter() if _mark(process) == str(self.state)]
+        left = self.processes()
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
@@ -169,10 +169,34 @@ class Supervisor:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this very stack, also of a manager that was killed."""
+        return [process for process in psutil.process_iter() if _mark(process) == str(self.state)]
+
     # -- its parts
 
     def set(self, program: Program) -> bool:
         """Make a part known, or take over its new form (it is stopped then). True when anything changed."""
+        if self.has(program):
+            return False
+        file = self._file(program.name)
+        if file.exists():
+            self.forget(program.name)
+        file.touch(mode=0o600)
+        file.write_text(self._described(program))
+        self._call("reloadConfig")
+        self._call("addProcessGroup", program.name)
+        return True
+
+    def has(self, program: Program) -> bool:
+        """Whether the part is known in this very form."""
+        file = self._file(program.name)
+        return file.exists() and file.read_text() == self._described(program)
+
+    def _file(self, name: str) -> Path:
+        return self.state / "parts" / f"{name}.ini"
+
+    def _described(self, program: Program) -> str:
         text = _PART.format(
             name=program.name,
             command=_escaped(" ".join(_quoted(word) for word in program.command)),
@@ -186,21 +210,12 @@ class Supervisor:
         )
         if program.user:
             text += f"user = {program.user}\n"
-        file = self.state / "parts" / f"{program.name}.ini"
-        if file.exists() and file.read_text() == text:
-            return False
-        if file.exists():
-            self.forget(program.name)
-        file.touch(mode=0o600)
-        file.write_text(text)
-        self._call("reloadConfig")
-        self._call("addProcessGroup", program.name)
-        return True
+        return text
 
     def forget(self, name: str) -> None:
         """Stop a part and take it out."""
         self.stop(name)
-        (self.state / "parts" / f"{name}.ini").unlink(missing_ok=True)
+        self._file(name).unlink(missing_ok=True)
         self._call("reloadConfig")
         with contextlib.suppress(xmlrpc.client.Fault):
             self._call("removeProcessGroup", name)
@@ -231,6 +246,12 @@ class Supervisor:
         except xmlrpc.client.Fault:
             raise NotRunning(name) from None
         return found
+
+    def infos(self) -> list[dict[str, Any]]:
+        """The record of every part; none when the manager does not run."""
+        with contextlib.suppress(NotRunning):
+            return list(self._call("getAllProcessInfo"))
+        return []
 
     def names(self) -> list[str]:
         return [each["name"] for each in self._call("getAllProcessInfo")]

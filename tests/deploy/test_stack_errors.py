@@ -31,8 +31,38 @@ def test_a_taken_port_names_port_owner_and_setting() -> None:
             stack.up()
     text = str(caught.value)
     assert f"port {port}" in text
-    assert f"{psutil.Process().name()} (pid {os.getpid()})" in text
-    assert "SHOP_PORT_ISSUER=<port> make up" in text
+    assert f"{psutil.Process().name()} (pid {os.getpid()}, in {Path.cwd()})" in text
+    assert "SHOP_PORT_ISSUER=<port>" in text
+
+
+def test_a_refusal_names_all_taken_ports_and_touches_nothing_that_runs() -> None:
+    with temporary_stack(("issuer", "envoy")) as stack, socket.socket() as taken, socket.socket() as too:
+        for each in (taken, too):
+            each.bind((HOST, 0))
+            each.listen()
+        before, usual = {part: stack.pid(part) for part in stack.wanted}, stack.ports
+        moved = {"issuer": taken.getsockname()[1], "envoy": too.getsockname()[1]}
+        stack.ports = Ports({**usual.numbers, **moved})
+        with pytest.raises(PortTaken) as caught:
+            stack.up()
+        assert [(port, name) for port, name, _, _ in caught.value.taken] == [
+            (moved["issuer"], "issuer"),
+            (moved["envoy"], "envoy"),
+        ]
+        assert {part: stack.pid(part) for part in stack.wanted} == before
+        # Its own port is not free for another part either.
+        stack.ports = Ports({**usual.numbers, "envoy": usual["issuer"]})
+        with pytest.raises(PortTaken, match=f"pid {before['issuer']}"):
+            stack.up()
+        assert {part: stack.pid(part) for part in stack.wanted} == before
+
+
+def test_a_running_part_moves_to_a_free_port() -> None:
+    with temporary_stack(("envoy",)) as stack:
+        before = stack.pid("envoy")
+        stack.ports = Ports({**stack.ports.numbers, **Ports.free(("envoy",)).numbers})
+        stack.up()  # its other port, envoy-admin, is its own
+        assert stack.pid("envoy") != before
 
 
 def test_a_part_that_cannot_start_shows_the_end_of_its_log() -> None:
@@ -48,6 +78,14 @@ def test_a_part_that_cannot_start_shows_the_end_of_its_log() -> None:
 def test_a_setting_moves_a_port() -> None:
     assert Ports.from_environment({})["kafka-controller"] == DEFAULTS["kafka-controller"]
     assert Ports.from_environment({"SHOP_PORT_KAFKA_CONTROLLER": "9093"})["kafka-controller"] == 9093
+
+
+def test_an_offset_moves_all_ports_that_are_not_set_apart() -> None:
+    moved = Ports.from_environment({"SHOP_PORT_OFFSET": "100", "SHOP_PORT_ENVOY": "8080"})
+    assert moved["kafka"] == DEFAULTS["kafka"] + 100
+    assert moved["envoy"] == 8080
+    with pytest.raises(ValueError, match="SHOP_PORT_OFFSET"):
+        Ports.from_environment({"SHOP_PORT_OFFSET": "60000"})
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "0", "65536", "-1"])
