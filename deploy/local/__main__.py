@@ -1,6 +1,7 @@
 """The commands behind `make up`, `down`, `status`, `logs`, `restart`, `token` and `replay`.
 
-Settings, all from the environment: SHOP_PORT_<PART> moves a port, SHOP_PORT_OFFSET=<n> adds to all of them,
+Settings, all from the environment: SHOP_PORT_<PART> moves a port, SHOP_PORT_OFFSET=<n> adds to all of them
+(`up` remembers the ports for every later command; an offset of 0 goes back to the usual ones),
 SHOP_PARTS starts only the parts it lists, SHOP_DATABASE_SERVER_URL, KAFKA_BOOTSTRAP_SERVERS and
 OTEL_EXPORTER_OTLP_ENDPOINT use what runs elsewhere.
 """
@@ -29,7 +30,8 @@ BUDGET_SECONDS, BUDGET_MEGABYTES = 20, 2_500
 def local_stack() -> Stack:
     """The stack of `make up`, from the settings of the environment."""
     parts = os.environ.get("SHOP_PARTS", "").replace(",", " ").split()
-    return Stack(STATE, Ports.from_environment(), parts or EVERYTHING, External.from_environment())
+    ports = Ports.from_environment(os.environ, Ports.remembered(STATE))
+    return Stack(STATE, ports, parts or EVERYTHING, External.from_environment())
 
 
 def up(stack: Stack) -> None:

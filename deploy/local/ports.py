@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -29,6 +31,7 @@ DEFAULTS: Mapping[str, int] = {
     **{f"{service}-metrics": 16051 + number for number, service in enumerate(SERVICES)},
 }
 FREE_RANGE = range(20_000, 32_000)
+MEMORY = "ports.json"
 
 
 def setting(name: str) -> str:
@@ -47,10 +50,27 @@ class Ports:
         return name in self.numbers
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Ports:
-        """The fixed ports of `make up`. Raises ValueError naming a setting that is no port number."""
-        usual = {name: port + _offset(environment) for name, port in DEFAULTS.items()}
-        return cls({name: _number(setting(name), environment, port) for name, port in usual.items()})
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, remembered: Mapping[str, int] = DEFAULTS
+    ) -> Ports:
+        """The ports of `make up`: as set, else as remembered of the last `up`, else the fixed ones; an offset counts
+        from the fixed ones. Raises ValueError naming a setting that is no port number."""
+        usual = {**DEFAULTS, **remembered}
+        if OFFSET in environment:
+            usual = {name: port + _offset(environment) for name, port in DEFAULTS.items()}
+        return cls({name: _number(setting(name), environment, usual[name]) for name in DEFAULTS})
+
+    @classmethod
+    def remembered(cls, state: Path) -> Mapping[str, int]:
+        """The ports of the last `up` with this state; none before the first."""
+        file = state / MEMORY
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def remember(self, state: Path) -> None:
+        """For the commands after `up`, which are given no settings."""
+        draft = (state / MEMORY).with_suffix(".new")
+        draft.write_text(json.dumps({name: self[name] for name in DEFAULTS}, indent=1))
+        draft.replace(state / MEMORY)
 
     @classmethod
     def free(cls, names: Iterable[str] = DEFAULTS) -> Ports:

@@ -91,6 +91,7 @@ class Stack(Addresses):
         self._abort.clear()
         parts = {part.name: part for part in self._parts()}
         self._refuse_taken_ports(parts)
+        self.ports.remember(self.state)
         self.supervisor.start()
         for part in parts.values():
             self.supervisor.set(part.program)

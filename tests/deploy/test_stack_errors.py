@@ -41,6 +41,7 @@ def test_a_refusal_names_all_taken_ports_and_touches_nothing_that_runs() -> None
             each.bind((HOST, 0))
             each.listen()
         before, usual = {part: stack.pid(part) for part in stack.wanted}, stack.ports
+        assert Ports.remembered(stack.state) == usual.numbers
         moved = {"issuer": taken.getsockname()[1], "envoy": too.getsockname()[1]}
         stack.ports = Ports({**usual.numbers, **moved})
         with pytest.raises(PortTaken) as caught:
@@ -50,6 +51,7 @@ def test_a_refusal_names_all_taken_ports_and_touches_nothing_that_runs() -> None
             (moved["envoy"], "envoy"),
         ]
         assert {part: stack.pid(part) for part in stack.wanted} == before
+        assert Ports.remembered(stack.state) == usual.numbers  # a refused move is not remembered
         # Its own port is not free for another part either.
         stack.ports = Ports({**usual.numbers, "envoy": usual["issuer"]})
         with pytest.raises(PortTaken, match=f"pid {before['issuer']}"):
@@ -78,6 +80,14 @@ def test_a_part_that_cannot_start_shows_the_end_of_its_log() -> None:
 def test_a_setting_moves_a_port() -> None:
     assert Ports.from_environment({})["kafka-controller"] == DEFAULTS["kafka-controller"]
     assert Ports.from_environment({"SHOP_PORT_KAFKA_CONTROLLER": "9093"})["kafka-controller"] == 9093
+
+
+def test_moved_ports_are_remembered_until_set_otherwise(tmp_path: Path) -> None:
+    assert Ports.from_environment({}, Ports.remembered(tmp_path)) == Ports(DEFAULTS)
+    Ports.from_environment({"SHOP_PORT_OFFSET": "100"}).remember(tmp_path)
+    assert Ports.from_environment({}, Ports.remembered(tmp_path))["kafka"] == DEFAULTS["kafka"] + 100
+    assert Ports.from_environment({"SHOP_PORT_KAFKA": "9092"}, Ports.remembered(tmp_path))["kafka"] == 9092
+    assert Ports.from_environment({"SHOP_PORT_OFFSET": "0"}, Ports.remembered(tmp_path)) == Ports(DEFAULTS)
 
 
 def test_an_offset_moves_all_ports_that_are_not_set_apart() -> None:
