@@ -22,7 +22,10 @@ from .zipkin import answers
 TYPES = "type.googleapis.com/envoy.extensions."
 # Calls that every service answers alike: this header picks the service, else the first answers.
 PICK_HEADER = "x-shop-service"
-COMMON = tuple(f"/grpc.{name}/" for name in ("health.v1.Health", "reflection.v1.ServerReflection"))
+# Whether they are streams: one may watch a service's health at the service itself.
+COMMON = {"/grpc.health.v1.Health/": False, "/grpc.reflection.v1.ServerReflection/": True}
+# From its beginning to its end, for every call but the streams.
+CALL_SECONDS = 15
 # A page may name the journey it is on, and is told it with each answer.
 JOURNEY_HEADER = "journey-id"
 REQUEST_HEADERS = ",".join(
@@ -47,10 +50,10 @@ def part(state: Path, ports: Ports, descriptors: Path) -> Part:
         raise StackError(f"{descriptors} is missing. Generate it with: make proto")
     home = state / "envoy"
     home.mkdir(parents=True, exist_ok=True)
-    described, services = describe(descriptors.read_bytes())
+    described, services, streams = describe(descriptors.read_bytes())
     # Named by content, so that new contracts or ports make a new command line, and only they restart it.
     proto = _named_by_content(home, "shop", ".binpb", described)
-    text = json.dumps(configuration(ports, proto, services), indent=1).encode()
+    text = json.dumps(configuration(ports, proto, services, streams), indent=1).encode()
     config = _named_by_content(home, "envoy", ".json", text)
     command = [str(program()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"]
     return Part(
@@ -60,8 +63,9 @@ def part(state: Path, ports: Ports, descriptors: Path) -> Part:
     )
 
 
-def describe(descriptors: bytes) -> tuple[bytes, list[str]]:
-    """The descriptor set with the types of error details added, and the names of the shop's services in it."""
+def describe(descriptors: bytes) -> tuple[bytes, list[str], list[str]]:
+    """The descriptor set with the types of error details added, the names of the shop's services in it, and the paths
+    of those of their methods whose answers are streams."""
     found = FileDescriptorSet.FromString(descriptors)
     names = {file.name for file in found.file}
     for module in (any_pb2, duration_pb2, status_pb2, error_details_pb2):
@@ -73,10 +77,20 @@ def describe(descriptors: bytes) -> tuple[bytes, list[str]]:
         if file.package.startswith("shop.")
         for service in file.service
     ]
-    return found.SerializeToString(), services
+    streams = [
+        f"/{file.package}.{service.name}/{method.name}"
+        for file in found.file
+        if file.package.startswith("shop.")
+        for service in file.service
+        for method in service.method
+        if method.server_streaming
+    ]
+    return found.SerializeToString(), services, streams
 
 
-def configuration(ports: Mapping[str, int] | Ports, descriptors: Path, services: list[str]) -> dict[str, Any]:
+def configuration(
+    ports: Mapping[str, int] | Ports, descriptors: Path, services: list[str], streams: list[str]
+) -> dict[str, Any]:
     """Envoy's whole bootstrap configuration."""
     return {
         "admin": {"address": _address(ports["envoy-admin"])},
@@ -85,7 +99,7 @@ def configuration(ports: Mapping[str, int] | Ports, descriptors: Path, services:
                 {
                     "name": "browsers",
                     "address": _address(ports["envoy"]),
-                    "filter_chains": [{"filters": [_connection_manager(descriptors, services)]}],
+                    "filter_chains": [{"filters": [_connection_manager(descriptors, services, streams)]}],
                 }
             ],
             "clusters": [_cluster(service, ports[service]) for service in SERVICES],
@@ -93,7 +107,7 @@ def configuration(ports: Mapping[str, int] | Ports, descriptors: Path, services:
     }
 
 
-def _connection_manager(descriptors: Path, services: list[str]) -> dict[str, Any]:
+def _connection_manager(descriptors: Path, services: list[str], streams: list[str]) -> dict[str, Any]:
     transcoder = {
         "proto_descriptor": str(descriptors),
         "services": services,
@@ -117,19 +131,21 @@ def _connection_manager(descriptors: Path, services: list[str]) -> dict[str, Any
             "stat_prefix": "browsers",
             "codec_type": "AUTO",
             "stream_idle_timeout": "0s",  # a room may be silent for hours; the services end what is over
-            "route_config": {"virtual_hosts": [_virtual_host()]},
+            "request_timeout": f"{CALL_SECONDS}s",  # to send the request; the answer may take longer
+            "route_config": {"virtual_hosts": [_virtual_host(streams)]},
             "http_filters": filters,
         },
     }
 
 
-def _virtual_host() -> dict[str, Any]:
-    routes = [_route({"prefix": f"/shop.{service}.v1."}, service) for service in SERVICES]
-    for prefix in COMMON:
+def _virtual_host(streams: list[str]) -> dict[str, Any]:
+    routes = [_route({"path": path}, path.split(".")[1], streams=True) for path in streams]
+    routes += [_route({"prefix": f"/shop.{service}.v1."}, service) for service in SERVICES]
+    for prefix, endless in COMMON.items():
         for service in SERVICES:
             picked = {"name": PICK_HEADER, "string_match": {"exact": service}}
-            routes.append(_route({"prefix": prefix, "headers": [picked]}, service))
-        routes.append(_route({"prefix": prefix}, SERVICES[0]))
+            routes.append(_route({"prefix": prefix, "headers": [picked]}, service, endless))
+        routes.append(_route({"prefix": prefix}, SERVICES[0], endless))
     cors = {
         "@type": TYPES + "filters.http.cors.v3.CorsPolicy",
         # Pages under development are served from some port of this machine.
@@ -147,9 +163,11 @@ def _virtual_host() -> dict[str, Any]:
     }
 
 
-def _route(match: dict[str, Any], service: str) -> dict[str, Any]:
-    # No time limit of its own: streams stay open, and a unary call's limit is its grpc-timeout or the service's.
-    limit = {"grpc_timeout_header_max": "0s"}
+def _route(match: dict[str, Any], service: str, streams: bool = False) -> dict[str, Any]:
+    # Streams stay open. Any other call ends: a service never begins one that comes without a message, nor ends it.
+    # 0 s is no limit; a route's own `timeout` is not heard beside `max_stream_duration`.
+    seconds = "0s" if streams else f"{CALL_SECONDS}s"
+    limit = {"max_stream_duration": seconds, "grpc_timeout_header_max": seconds}
     return {"match": match, "route": {"cluster": service, "timeout": "0s", "max_stream_duration": limit}}
 
 

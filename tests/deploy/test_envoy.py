@@ -18,21 +18,25 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from deploy.local import envoy
-from deploy.local.ports import DEFAULTS
+from deploy.local.ports import DEFAULTS, HOST
 from deploy.local.service import ROOT
 from deploy.local.stack import Stack
 from deploy.local.temporary import temporary_stack
 from services.chassis.telemetry import JOURNEY_METADATA
 from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from shop.contact.v1 import contact_pb2, contact_pb2_grpc
 
 LIST = "/shop.catalog.v1.CatalogService/ListProducts"
+WATCH = "/shop.contact.v1.HotlineService/WatchContact"
 ORIGIN = "http://localhost:5173"
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Stack]:
-    with temporary_stack(("envoy",)) as stack:
-        yield stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envoy, "CALL_SECONDS", 3)
+        with temporary_stack(("envoy",)) as stack:
+            yield stack
 
 
 class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
@@ -48,12 +52,25 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         return catalog_pb2.ListProductsResponse(next_page_token=f"after {request.page_size}")
 
 
+class Hotline(contact_pb2_grpc.HotlineServiceServicer):
+    """Has one contact, and news of it once it is over."""
+
+    over = asyncio.Event()
+
+    async def WatchContact(self, request: Any, context: Any) -> AsyncIterator[contact_pb2.WatchContactResponse]:
+        yield contact_pb2.WatchContactResponse(contact=contact_pb2.Contact(contact_id="waiting"))
+        await self.over.wait()
+        yield contact_pb2.WatchContactResponse(contact=contact_pb2.Contact(contact_id="over"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 async def server(gateway: Stack) -> AsyncIterator[None]:
     server = grpc.aio.server()
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(), server)  # type: ignore[abstract]  # one is enough
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    contact_pb2_grpc.add_HotlineServiceServicer_to_server(Hotline(), server)  # type: ignore[abstract]
     server.add_insecure_port(gateway.address("catalog"))
+    server.add_insecure_port(gateway.address("contact"))
     await server.start()
     yield
     await server.stop(None)
@@ -108,6 +125,27 @@ async def test_a_browser_speaks_grpc_web(gateway: Stack) -> None:
     assert b"grpc-status:0" in body
 
 
+async def test_a_call_that_never_ends_is_ended_and_a_stream_is_not(gateway: Stack) -> None:
+    async with grpc.aio.insecure_channel(gateway.envoy_url.removeprefix("http://")) as channel:
+        watch: Any = contact_pb2_grpc.HotlineServiceStub(channel).WatchContact
+        news = aiter(watch(contact_pb2.WatchContactRequest()))
+        assert (await anext(news)).contact.contact_id == "waiting"
+        # The service does not begin a call without a message.
+        headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+        code, _, _ = await call(gateway.envoy_url + LIST, b"", headers)
+        assert code == 504
+        Hotline.over.set()
+        assert (await anext(news)).contact.contact_id == "over"
+
+
+async def test_a_request_that_is_never_sent_whole_is_ended(gateway: Stack) -> None:
+    reader, writer = await asyncio.open_connection(HOST, gateway.ports["envoy"])
+    head = f"POST {WATCH} HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{{"
+    writer.write(head.encode())
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), 30)
+    writer.close()
+
+
 @pytest.mark.parametrize(("origin", "allowed"), [(ORIGIN, True), ("https://elsewhere.example", False)])
 async def test_only_pages_of_this_machine_may_call(gateway: Stack, origin: str, allowed: bool) -> None:
     headers = {
@@ -144,19 +182,20 @@ async def test_health_of_a_picked_service_is_reached_over_grpc(gateway: Stack) -
 
 
 def test_the_configuration_of_the_default_ports_is_valid(tmp_path: Path) -> None:
-    described, services = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
+    described, services, streams = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
     (tmp_path / "shop.binpb").write_bytes(described)
     config = tmp_path / "envoy.json"
-    config.write_text(json.dumps(envoy.configuration(DEFAULTS, tmp_path / "shop.binpb", services)))
+    config.write_text(json.dumps(envoy.configuration(DEFAULTS, tmp_path / "shop.binpb", services, streams)))
     command = [str(envoy.program()), "--mode", "validate", "-c", str(config), "--log-level", "error"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_every_service_of_the_contracts_has_a_route() -> None:
-    _, services = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
-    config = envoy.configuration(DEFAULTS, Path("shop.binpb"), services)
+    _, services, streams = envoy.describe((ROOT / "proto" / "shop.binpb").read_bytes())
+    config = envoy.configuration(DEFAULTS, Path("shop.binpb"), services, streams)
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    routes = [route["match"]["prefix"] for route in manager["route_config"]["virtual_hosts"][0]["routes"]]
+    matches = [route["match"] for route in manager["route_config"]["virtual_hosts"][0]["routes"]]
+    prefixes = [match["prefix"] for match in matches if "prefix" in match]
     assert services
-    assert [name for name in services if not any(f"/{name}/".startswith(prefix) for prefix in routes)] == []
+    assert [name for name in services if not any(f"/{name}/".startswith(prefix) for prefix in prefixes)] == []
