@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
 
 from .errors import StackError
 from .part import Part
@@ -24,6 +25,15 @@ TYPES = "type.googleapis.com/envoy.extensions."
 PICK_HEADER = "x-shop-service"
 # Whether they are streams: one may watch a service's health at the service itself.
 COMMON = {"/grpc.health.v1.Health/": False, "/grpc.reflection.v1.ServerReflection/": True}
+# The gRPC code that stands for a range of HTTP's; the first that holds it counts.
+REFUSALS = {
+    code.value[0]: found
+    for code, found in (
+        (StatusCode.NOT_FOUND, (404, 404)),
+        (StatusCode.DEADLINE_EXCEEDED, (408, 408)),
+        (StatusCode.INVALID_ARGUMENT, (400, 499)),
+    )
+}
 # From its beginning to its end, for every call but the streams.
 CALL_SECONDS = 15
 # A page may name the journey it is on, and is told it with each answer.
@@ -132,10 +142,27 @@ def _connection_manager(descriptors: Path, services: list[str], streams: list[st
             "codec_type": "AUTO",
             "stream_idle_timeout": "0s",  # a room may be silent for hours; the services end what is over
             "request_timeout": f"{CALL_SECONDS}s",  # to send the request; the answer may take longer
+            "local_reply_config": {"mappers": [_refusal(code, *found) for code, found in REFUSALS.items()]},
             "route_config": {"virtual_hosts": [_virtual_host(streams)]},
             "http_filters": filters,
         },
     }
+
+
+def _refusal(code: int, first: int, last: int) -> dict[str, Any]:
+    """What Envoy itself refuses of a JSON call reads like a service's refusal; gRPC and gRPC-Web have other forms."""
+
+    def compared(operator: str, status: int) -> dict[str, Any]:
+        value = {"default_value": status, "runtime_key": "none"}
+        return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
+
+    no_grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}, "invert_match": True}
+    # Or it was JSON until the transcoder had begun with it.
+    was_json = {"name": "x-envoy-original-path", "present_match": True}
+    json_call = {"or_filter": {"filters": [{"header_filter": {"header": header}} for header in (no_grpc, was_json)]}}
+    filters = [compared("GE", first), compared("LE", last), json_call]
+    body = {"json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []}}
+    return {"filter": {"and_filter": {"filters": filters}}, "body_format_override": body}
 
 
 def _virtual_host(streams: list[str]) -> dict[str, Any]:

@@ -108,10 +108,30 @@ async def test_an_error_keeps_its_reason_and_numbers_in_json(gateway: Stack) -> 
     assert (detail["reason"], detail["metadata"]) == ("PAGE_TOKEN_INVALID", {"token": "broken"})
 
 
-@pytest.mark.parametrize(("path", "code"), [(LIST + "Twice", 404), (LIST + "?pagesize_=7", 400)])
-async def test_an_unknown_call_or_parameter_is_refused(gateway: Stack, path: str, code: int) -> None:
-    found, _, _ = await call(gateway.envoy_url + path, b"", {"content-type": "application/json"})
-    assert found == code
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        (LIST + "Twice", b"", 404, 5),
+        ("/nowhere", b"", 404, 5),
+        (LIST + "?pagesize_=7", b"", 400, 3),
+        (LIST, b'{"pageSize": "many"}', 400, 3),
+    ],
+)
+async def test_what_the_gateway_refuses_reads_as_a_services_refusal(
+    gateway: Stack, path: str, body: bytes, status: int, code: int
+) -> None:
+    found, headers, answer = await call(gateway.envoy_url + path, body, {"content-type": "application/json"})
+    assert (found, headers["content-type"]) == (status, "application/json")
+    told = json.loads(answer)
+    assert (told["code"], told["details"]) == (code, [])
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto"])
+async def test_a_refused_grpc_call_gets_no_json(gateway: Stack, kind: str) -> None:
+    _, headers, answer = await call(gateway.envoy_url + "/nowhere", b"", {"content-type": kind})
+    assert headers.get("content-type") != "application/json"
+    assert b"{" not in answer
+    assert "{" not in headers.get("grpc-message", "")
 
 
 async def test_a_browser_speaks_grpc_web(gateway: Stack) -> None:
