@@ -61,7 +61,14 @@ def status(stack: Stack) -> None:
 
 
 def _line(stack: Stack, row: Status) -> str:
-    ports = ",".join(str(stack.ports[name]) for name in (row.name, f"{row.name}-metrics") if name in stack.ports)
+    ports = ", ".join(
+        f"{said} {stack.ports[name]}".strip()
+        for said, name in (
+            ("grpc" if row.name in SERVICES else "", row.name),
+            *((other, f"{row.name}-{other}") for other in ("metrics", "admin", "controller")),
+        )
+        if name in stack.ports
+    )
     since = f"{row.seconds:,.0f} s" if row.pid else "-"
     text = f"{row.name:<10} {row.state:<9} pid {row.pid or '-':<8} up {since:<10} {row.memory / 1e6:5.0f} MB  {ports}"
     if row.exits:

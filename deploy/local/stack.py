@@ -280,7 +280,7 @@ class Stack(Addresses):
         running = info["pid"] != 0
         return Status(
             name,
-            info["statename"].lower(),
+            "frozen" if running and _is_frozen(info["pid"]) else info["statename"].lower(),
             info["pid"],
             max(0.0, time.time() - info["start"]) if running else 0.0,
             _memory(info["pid"]) if running else 0,
@@ -293,6 +293,14 @@ def _memory(pid: int) -> int:
         return sum(process.memory_full_info().pss for process in _tree(pid))
     except psutil.Error:
         return 0
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether a signal stopped it: it lives, and answers nobody."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -128,6 +128,18 @@ def test_a_killed_manager_leaves_no_process_and_up_starts_anew() -> None:
         assert not psutil.pid_exists(orphan)
 
 
+def test_a_part_stopped_by_a_signal_is_frozen() -> None:
+    with temporary_stack(("issuer",)) as stack:
+        process = psutil.Process(stack.pid("issuer"))
+        process.suspend()
+        try:
+            wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "it went on")
+            (row,) = [each for each in stack.status() if each.name == "issuer"]
+            assert row.state == "frozen"
+        finally:
+            process.resume()
+
+
 KILLED = """
 from deploy.local.temporary import temporary_stack
 with temporary_stack(("issuer",)) as stack:
