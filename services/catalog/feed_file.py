@@ -129,9 +129,10 @@ class _Progress:
         self._unchanged += answer.unchanged
         for problem in answer.problems:
             self.report(problem.line, problem.field, problem.reason)
-        rows = self._changed + self._unchanged + self._broken
-        print(f"\r{rows} rows", end="", file=sys.stderr, flush=True)
-        self._open_line = True
+        if sys.stderr.isatty():
+            rows = self._changed + self._unchanged + self._broken
+            print(f"\r{rows} rows", end="", file=sys.stderr, flush=True)
+            self._open_line = True
 
     def report(self, line: int, column: str, reason: str) -> None:
         self.end()

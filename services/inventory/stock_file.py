@@ -81,14 +81,17 @@ async def import_file(arguments: Sequence[str]) -> int:
                 broken += len(answer.problems)
                 for problem in answer.problems:
                     print(f"{given.file.name}:{problem.line}: {problem.field}: {problem.reason}", file=sys.stderr)
-                print(f"\r{changed + unchanged + broken} rows", end="", file=sys.stderr, flush=True)
+                if sys.stderr.isatty():
+                    print(f"\r{changed + unchanged + broken} rows", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError) as error:
         print(f"{given.file}: {error}", file=sys.stderr)
         return 2
     except grpc.aio.AioRpcError as error:
         print(f"\nthe import stopped: {error.code().name} {error.details()}; run it again", file=sys.stderr)
         return 1
-    print(f"\r{given.file.name}: {changed} changed, {unchanged} unchanged, {broken} broken")
+    if sys.stderr.isatty():
+        print("\r", end="", file=sys.stderr, flush=True)
+    print(f"{given.file.name}: {changed} changed, {unchanged} unchanged, {broken} broken")
     return 0
 
 
