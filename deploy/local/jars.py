@@ -75,7 +75,7 @@ def classpath(part: str, say: Callable[[str], None] = lambda text: None) -> str:
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         missing = [jar for jar, right in zip(jars, pool.map(Jar.is_right, jars), strict=True) if not right]
         if missing:
-            say(f"fetching {len(missing)} jars")
+            say(f"fetching {len(missing)} {'jar' if len(missing) == 1 else 'jars'}")
         list(pool.map(_fetch, missing))
     return os.pathsep.join(str(jar.path) for jar in jars)
 

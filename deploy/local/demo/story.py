@@ -159,9 +159,8 @@ class Story:
         )
         hidden = await self._await_hidden()
         held = await self._ledger_time("MOVEMENT_KIND_RESERVE")
-        self.say(f"  commit to hidden: {(hidden - held) / timedelta(milliseconds=1):.0f} ms")
         for highlight in checkout.checkout.highlights:
-            self.say(f"  no small print: {highlight.text}")
+            self.say(f"  shown before the order: {highlight.text}")
         placed = await self.regular.call(
             f"{SHIPPING}/PlaceOrder",
             shipping.PlaceOrderRequest(
@@ -176,6 +175,7 @@ class Story:
         check(self.order.state == shipping.ORDER_STATE_CONFIRMED, "the order is confirmed")
         total = self.order.total
         self.say(f"  ordered: {self.order.order_id}, {total.units}.{total.nanos // 10**7:02} {total.currency_code}")
+        self.say(f"  commit to hidden: {(hidden - held) / timedelta(milliseconds=1):.0f} ms")
 
     async def a_second_customer_is_told_the_truth(self) -> None:
         """OUT_OF_STOCK with the numbers, alternatives in stock, and nothing was ordered or charged."""
@@ -230,7 +230,8 @@ class Story:
         check(explained.decision.granted, "loyalty granted it")
         self.say(f"  promised at first: {_day(shipment.original_promise)}")
         self.say(f"  promised now:      {_day(shipment.current_promise)}")
-        self.say(f"  why: {explained.decision.text} (policy version {explained.decision.policy_version})")
+        why = explained.decision.text.replace("; ", ";\n       ")
+        self.say(f"  why: {why} (policy version {explained.decision.policy_version})")
         self.say(f"  order to upgrade: {took / timedelta(milliseconds=1):.0f} ms")
 
     async def help_is_pressed(self) -> None:
@@ -254,6 +255,7 @@ class Story:
 
     async def the_parcel_arrives(self) -> None:
         """Dispatch, scans, delivery; points accrue; the timeline has it all, once, in order."""
+        self.say("  (the demo plays warehouse and carrier)")
         operator = self.tools.metadata("operator", self.journey_id)
         warehouse: shipping_rpc.WarehouseServiceAsyncStub = shipping_rpc.WarehouseServiceStub(
             self.tools.channel("shipping")
