@@ -196,15 +196,16 @@ class TokenVerifier:
                 leeway=_LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud"]},
             )
+            holds_until = float(claims["exp"]) + _LEEWAY_SECONDS
         except jwt.ExpiredSignatureError:
             raise NotAuthenticated("the token has expired", reason="TOKEN_EXPIRED") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             # What exactly is wrong helps only those who forge.
             raise NotAuthenticated("the token is not valid") from None
         caller = caller_from(claims)
         if len(self._callers) >= _KNOWN_TOKENS:
             del self._callers[next(iter(self._callers))]
-        self._callers[authorization] = (float(claims["exp"]) + _LEEWAY_SECONDS, caller)
+        self._callers[authorization] = (holds_until, caller)
         return caller
 
 

@@ -158,12 +158,13 @@ class Database:
         """
         async with self._borrowed() as connection:
             transaction = connection.transaction()
-            await transaction.start()
             work = Transaction(connection, self.service)
             try:
+                # Its end is known also when the caller is cancelled while it begins.
+                await to_the_end(transaction.start())
                 yield work
             except BaseException:
-                if not _is_lost(connection):
+                if not _is_lost(connection) and connection.is_in_transaction():
                     await to_the_end(transaction.rollback())
                 raise
             await to_the_end(self._commit(transaction, work))

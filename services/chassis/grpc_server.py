@@ -42,6 +42,8 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     # Twice the limit that is answered with a reason; what is larger is cut off by gRPC without one.
     ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+    # Room for the longest token that is looked at, and all else a call carries.
+    ("grpc.max_metadata_size", 16 * 1024),
     # Clients ping every 10 s to notice a dead connection; without these they would be sent away for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -195,6 +195,7 @@ class TestTokens:
         return {
             "expired": issuer.token(exp=int(time.time()) - 60, **claims),
             "without expiry": issuer.token(exp=None, **claims),
+            "for ever": issuer.token(exp=10**400, **claims),
             "of another issuer": issuer.token(iss="https://elsewhere", **claims),
             "without issuer": issuer.token(iss=None, **claims),
             "for another audience": issuer.token(aud="bank", **claims),

@@ -36,6 +36,11 @@ def _with_field(request: Message, number: int, text: bytes) -> bytes:
     return request.SerializeToString() + bytes([number << 3 | 2, len(text)]) + text
 
 
+def _blank_street(request: shipping.BeginCheckoutRequest) -> shipping.BeginCheckoutRequest:
+    request.address.street = " \n"
+    return request
+
+
 def _wrong(name: str, request: Callable[[str], Message | bytes], *fields: str, rpc: str = BEGIN) -> Case:
     return Case(name, rpc, request, "INVALID_ARGUMENT", "INVALID_INPUT", list(fields))
 
@@ -63,6 +68,7 @@ CASES = [
         "DUPLICATE_LINE",
         ["lines[1].sku"],
     ),
+    _wrong("blank street", lambda sku: _blank_street(begin((sku, 1))), "address.street"),
     _wrong("no address", lambda sku: changed(begin((sku, 1)), address=None), "address"),
     _wrong("no request id", lambda sku: changed(begin((sku, 1)), request_id=""), "request_id"),
     _wrong("unknown service level", lambda sku: changed(begin((sku, 1)), service_level=99), "service_level"),
