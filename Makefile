@@ -11,7 +11,7 @@ CHECKS := check-lint check-format check-types check-imports check-dependencies c
 export PYTHONPATH := $(CURDIR):$(CURDIR)/proto
 
 .DEFAULT_GOAL := help
-.PHONY: help venv proto demo up down status logs restart token replay test chaos bench check $(CHECKS) map lock clean
+.PHONY: help venv proto demo up down status logs restart token replay import test chaos bench check $(CHECKS) map lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ token: venv ## a token to call with: make token ROLE=customer CUSTOMER=<id> (or 
 replay: proto ## hand a topic's dead letters back, in order: make replay SERVICE=catalog TOPIC=shop.inventory.stock.v1
 	@$(RUN) -m deploy.local run $(or $(SERVICE),$(error whose? make replay SERVICE=catalog TOPIC=…)) \
 		replay $(or $(TOPIC),$(error which? make replay SERVICE=catalog TOPIC=…))
+
+import: proto ## hand the shop another file: make import SERVICE=catalog FILE=products.tsv (or inventory, stock.tsv)
+	@$(RUN) -m deploy.local import $(or $(SERVICE),$(error whose? make import SERVICE=catalog FILE=products.tsv)) \
+		"$(or $(FILE),$(error which? make import SERVICE=$(SERVICE) FILE=<file>))"
 
 check: proto ## every static check; says at the end which failed
 	@failed=; for each in $(CHECKS); do \

@@ -1,4 +1,4 @@
-"""The commands behind `make up`, `down`, `status`, `logs`, `restart`, `token` and `replay`.
+"""The commands behind `make up`, `down`, `status`, `logs`, `restart`, `token`, `replay` and `import`.
 
 Settings, all from the environment: SHOP_PORT_<PART> moves a port, SHOP_PORT_OFFSET=<n> adds to all of them
 (`up` remembers the ports for every later command; an offset of 0 goes back to the usual ones),
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from .addresses import External
 from .errors import NotRunning, PortTaken, StackError
+from .imports import import_file
 from .ports import SERVICES, Ports
 from .service import ROOT, service_environment
 from .stack import EVERYTHING, Stack, Status
@@ -119,6 +121,9 @@ def _arguments() -> argparse.Namespace:
     runs = commands.add_parser("run")
     runs.add_argument("service", choices=SERVICES)
     runs.add_argument("arguments", nargs=argparse.REMAINDER)
+    imports = commands.add_parser("import")
+    imports.add_argument("service")
+    imports.add_argument("file", type=Path)
     tokens = commands.add_parser("token")
     tokens.add_argument("role", choices=ROLES)
     for name in ("customer", "agent", "service"):
@@ -144,6 +149,8 @@ def main() -> int:
                 restart(stack, given.part)
             case "run":
                 return run(stack, given.service, given.arguments)
+            case "import":
+                return import_file(stack, given.service, given.file)
             case "token":
                 token(stack, given)
     except (StackError, ValueError) as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+import time
 
 from ..__main__ import local_stack
 from ..errors import StackError
+from ..imports import import_file
 from ..service import ROOT
 from ..stack import Stack
 from .story import StepFailed, told
@@ -31,38 +30,29 @@ def main() -> int:
 
 def fill(stack: Stack) -> None:
     """Takes in the product feed and the stock file. Running it again changes nothing. Raises `StepFailed`."""
-    with tempfile.TemporaryDirectory() as folder:
-        token = Path(folder) / "operator"
-        token.touch(mode=0o600)
-        token.write_text(stack.mint("operator"))
-        for service, command, file in (
-            ("catalog", "import-products", DATA / "products.tsv"),
-            ("inventory", "import-stock", DATA / "stock.tsv"),
-        ):
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", f"services.{service}", command, str(file)),
-                    *("--address", stack.address(service), "--token-file", str(token)),
-                ],
-                cwd=ROOT,
-                check=False,
-            )
-            if done.returncode:
-                raise StepFailed(f"import of {file.name}", f"exit code {done.returncode}")
+    for service, file in (("catalog", DATA / "products.tsv"), ("inventory", DATA / "stock.tsv")):
+        code = import_file(stack, service, file)
+        if code:
+            raise StepFailed(f"import of {file.name}", f"exit code {code}")
 
 
 async def play(stack: Stack) -> None:
     """Plays the story and says where to look further."""
     async with told(stack, lambda line: print(line, flush=True)) as story:
         await story.play()
-        trace_id = story.spans[0].trace_id
+        first, now = story.spans[0], time.time_ns() // 10**6
+        # Zipkin's page shows the ten newest traces of the last quarter of an hour, unless told more.
+        search = f"annotationQuery=journey.id%3D{story.journey_id}&limit=500"
+        search += f"&lookback=range&startTs={first.start // 1000 - 1000}&endTs={now}"
     print(f"""
 The shop keeps running. Where everything is:
-  this journey:   {stack.zipkin_url}/zipkin/?annotationQuery=journey.id%3D{story.journey_id}
-  its first trace {stack.zipkin_url}/zipkin/traces/{trace_id}
+  this journey:   {stack.zipkin_url}/zipkin/?{search}
+  its first trace {stack.zipkin_url}/zipkin/traces/{first.trace_id}
   JSON API:       curl -s -X POST {stack.envoy_url}/shop.catalog.v1.CatalogService/ListProducts \\
                     -H 'content-type: application/json' -d '{{"pageSize": 2}}'
-  gRPC:           {stack.address("catalog")} (catalog, with reflection); the others: make status
+  gRPC:           .venv/bin/buf curl --protocol grpc --http2-prior-knowledge --reflect -d '{{"pageSize": 2}}' \\
+                    http://{stack.address("catalog")}/shop.catalog.v1.CatalogService/ListProducts
+                  (that is catalog; the others' ports: make status)
   metrics:        http://{stack.address("catalog").split(":")[0]}:{stack.ports["catalog-metrics"]}/metrics (catalog)
   a token:        make token ROLE=customer CUSTOMER={story.customer_id}
   to stop it:     make down""")
