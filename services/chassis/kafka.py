@@ -102,18 +102,6 @@ async def ensure_topics(bootstrap: str, topics: Sequence[Topic], *, wait_seconds
             await admin.close()
 
 
-async def is_reachable(bootstrap: str) -> bool:
-    """Whether a broker answers."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
-    try:
-        await admin.start()
-    except (KafkaError, OSError):
-        return False
-    finally:
-        await admin.close()
-    return True
-
-
 async def existing(bootstrap: str, names: Iterable[str]) -> set[str]:
     """Those of the topics that exist. Raises KafkaError when no broker says so."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
