@@ -329,6 +329,6 @@ async def test_outside_a_call_there_is_no_caller() -> None:
 async def test_a_service_that_is_not_named_is_refused(issuer: Issuer) -> None:
     async with serving(issuer, stand_in(INVENTORY)) as rig:
         answer = await refused(
-            rig.inventory.ReserveStock(reserve(), metadata=issuer.bearer("service", service="catalog"))
+            rig.inventory.ReserveStock(reserve(), metadata=issuer.bearer("service", service="loyalty"))
         )
         assert (answer.code, answer.reason) == ("PERMISSION_DENIED", "NOT_ALLOWED")
