@@ -17,8 +17,8 @@ from typing import TextIO
 import grpc
 
 from services.catalog.domain.feed import NEVER_BELIEVED, REQUIRED, USED, FeedVariant, check, column_name
-from shop.catalog.v1 import catalog_pb2 as pb
-from shop.catalog.v1 import catalog_pb2_grpc as rpc
+from shop.catalog.v1 import records_pb2 as pb
+from shop.catalog.v1 import records_pb2_grpc as rpc
 
 # The service takes 1,000 rows and 1 MiB at once.
 BATCH_ROWS = 500

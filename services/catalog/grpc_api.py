@@ -14,10 +14,14 @@ from services.catalog.queries import Filters
 from services.catalog.window import ShownAlternative, ShownProduct, Window
 from services.chassis import pages
 from services.chassis.database import Database
+from services.chassis.errors import InvalidInput
 from services.chassis.latest import Latest
 from services.chassis.values import to_money, to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import records_pb2 as records
 from shop.contact.v1.contact_options_pb2 import ContactOptions
+
+ATTRIBUTES = ("brand", "category", "size", "color", "gender")
 
 
 class CatalogApi:
@@ -30,9 +34,7 @@ class CatalogApi:
     async def ListProducts(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
         size = pages.size(request.page_size, usual=24, most=100)
         position = pages.position(request, (str,))
-        filters = Filters(
-            request.brand, category(request.product_type), request.size, request.color, request.gender.lower()
-        )
+        filters = _filters(request.filters)
         page = await self._window.page(filters, str(position[0]) if position else "", size)
         return pb.ListProductsResponse(
             products=map(_product, page.products),
@@ -66,20 +68,41 @@ class CatalogAdminApi:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ImportProducts(self, request: pb.ImportProductsRequest) -> pb.ImportProductsResponse:
+    async def ImportProducts(self, request: records.ImportProductsRequest) -> records.ImportProductsResponse:
         checked = feed_file.check_rows(request.rows)
         async with self._database.transaction() as tx:
             changed = await usecases.import_variants(tx, checked.variants)
-        return pb.ImportProductsResponse(
+        return records.ImportProductsResponse(
             changed=changed,
             unchanged=len(checked.variants) - changed,
             problems=checked.problems,
             unknown_columns=checked.unknown_columns,
         )
 
-    async def BatchGetVariants(self, request: pb.BatchGetVariantsRequest) -> pb.BatchGetVariantsResponse:
+    async def BatchGetVariants(self, request: records.BatchGetVariantsRequest) -> records.BatchGetVariantsResponse:
         rows = await queries.variants(self._database, list(request.skus))
-        return pb.BatchGetVariantsResponse(variants=[_variant(row, row["free"]) for row in rows])
+        return records.BatchGetVariantsResponse(variants=[_variant(row, row["free"]) for row in rows])
+
+
+def _filters(wanted: Iterable[pb.Filter]) -> Filters:
+    """Raises `InvalidInput` for an attribute that is not known, that stands twice, or has several values."""
+    values: dict[str, str] = {}
+    for number, one in enumerate(wanted):
+        if one.attribute not in ATTRIBUTES:
+            raise InvalidInput(
+                [(f"filters[{number}].attribute", f"must be one of {', '.join(ATTRIBUTES)}")],
+                reason="UNKNOWN_ATTRIBUTE",
+            )
+        if one.attribute in values or len(one.values) > 1:
+            raise InvalidInput([(f"filters[{number}].attribute", "each attribute once, with one value")])
+        values[one.attribute] = one.values[0]
+    return Filters(
+        values.get("brand", ""),
+        category(values.get("category", "")),
+        values.get("size", ""),
+        values.get("color", ""),
+        values.get("gender", "").lower(),
+    )
 
 
 def _product(product: ShownProduct) -> pb.Product:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from services.chassis.grpc_client import Peer
-from shop.catalog.v1 import catalog_pb2 as catalog
-from shop.catalog.v1 import catalog_pb2_grpc as catalog_rpc
+from shop.catalog.v1 import records_pb2 as catalog
+from shop.catalog.v1 import records_pb2_grpc as catalog_rpc
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.inventory.v1 import inventory_pb2_grpc as inventory_rpc
 

@@ -82,7 +82,13 @@ def _sizes(shop: Shop) -> Sequence[Size]:
         Size(
             variant.sku,
             variant.free,
-            catalog.ListProductsRequest(brand=product.brand, size=variant.size, color=variant.color),
+            catalog.ListProductsRequest(
+                filters=[
+                    catalog.Filter(attribute="brand", values=[product.brand]),
+                    catalog.Filter(attribute="size", values=[variant.size]),
+                    catalog.Filter(attribute="color", values=[variant.color]),
+                ]
+            ),
         )
         for product in page.products
         for variant in product.variants

@@ -24,6 +24,7 @@ from services.chassis.migrations import migrate
 from services.chassis.service import Runtime
 from services.chassis.values import to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import records_pb2 as records
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
 from shop.inventory.v1 import inventory_pb2 as inventory
 from tests.chassis.grpc_rig import INVENTORY, Issuer, issuing, serving, stand_in
@@ -40,6 +41,11 @@ def heard(message: Message, partition: int = 0) -> Heard[Any]:
 
 def level_changed(sku: str, free: int, version: int = 1, location: str = "vienna-1") -> StockLevelChanged:
     return StockLevelChanged(sku=sku, location=location, free=free, version=version)
+
+
+def wanted(**filters: str) -> list[pb.Filter]:
+    """One filter for each attribute."""
+    return [pb.Filter(attribute=attribute, values=[value]) for attribute, value in filters.items()]
 
 
 @dataclass
@@ -63,13 +69,13 @@ class Shelf:
         assert isinstance(api, CatalogAdminApi)
         return api
 
-    async def feed(self, *rows: dict[str, str]) -> pb.ImportProductsResponse:
+    async def feed(self, *rows: dict[str, str]) -> records.ImportProductsResponse:
         """Imports rows; what a row does not say is made up."""
         wanted = []
         for row in rows:
             self.line += 1
-            wanted.append(pb.FeedRow(line=self.line, fields={"title": "Shoe", "price": "100.00 EUR", **row}))
-        return await self.admin.ImportProducts(pb.ImportProductsRequest(rows=wanted))
+            wanted.append(records.FeedRow(line=self.line, fields={"title": "Shoe", "price": "100.00 EUR", **row}))
+        return await self.admin.ImportProducts(records.ImportProductsRequest(rows=wanted))
 
     async def hear(self, *messages: StockLevelChanged | StockWatermark, partition: int = 0) -> None:
         """Handles facts that arrived together."""
@@ -99,10 +105,10 @@ class Shelf:
         levels = [self.inventory.put(sku, units) for sku, units in free.items()]
         await self.hear(*(level_changed(level.sku, level.free, level.version) for level in levels))
 
-    async def listed(self, **filters: Any) -> dict[str, list[str]]:
+    async def listed(self, **filters: str) -> dict[str, list[str]]:
         """The whole list: SKUs by product id."""
         found: dict[str, list[str]] = {}
-        request = pb.ListProductsRequest(**filters)
+        request = pb.ListProductsRequest(filters=wanted(**filters))
         while True:
             answer = await self.storefront.ListProducts(request)
             for product in answer.products:

@@ -15,7 +15,7 @@ from services.chassis.errors import Unavailable
 from services.chassis.values import to_datetime, to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.inventory.events.v1.facts_pb2 import StockWatermark
-from tests.catalog.conftest import Shelf
+from tests.catalog.conftest import Shelf, wanted
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_unanswered_the_answer_says_since_when_it_is_not_confirmed(stocked
 
 async def test_an_empty_page_is_not_confirmed_either(stocked: Shelf) -> None:
     as_of = await stocked.be_stale()
-    answer = await stocked.storefront.ListProducts(pb.ListProductsRequest(brand="nobody"))
+    answer = await stocked.storefront.ListProducts(pb.ListProductsRequest(filters=wanted(brand="nobody")))
     assert not answer.products
     assert to_datetime(answer.unconfirmed_since) == as_of
 

@@ -17,10 +17,11 @@ from services.catalog.consumers import HEARS
 from services.chassis.errors import InvalidInput, NotFound
 from shop.access.v1 import access_pb2
 from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import records_pb2 as records
 from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged
-from tests.catalog.conftest import Shelf, heard, level_changed
+from tests.catalog.conftest import Shelf, heard, level_changed, wanted
 
 
 async def two_products(shelf: Shelf) -> None:
@@ -146,8 +147,8 @@ async def test_a_category_has_all_below_it_and_nothing_beside_it(shelf: Shelf) -
     kinds = {"s": "Wear > Shoes", "n": "Wear>Shoes  >  Sneakers", "t": "Wear > Shoestrings", "w": "Wear", "x": ""}
     await shelf.feed(*({"id": name, "product_type": kind} for name, kind in kinds.items()))
     await shelf.stock(**dict.fromkeys(kinds, 1))
-    assert set(await shelf.listed(product_type="Wear > Shoes")) == {"s", "n"}
-    assert set(await shelf.listed(product_type="Wear")) == {"s", "n", "t", "w"}
+    assert set(await shelf.listed(category="Wear > Shoes")) == {"s", "n"}
+    assert set(await shelf.listed(category="Wear")) == {"s", "n", "t", "w"}
     assert set(await shelf.listed()) == set(kinds)
 
 
@@ -161,7 +162,9 @@ async def test_pages_hold_everything_once_while_stock_changes(shelf: Shelf) -> N
     assert [product.product_id for product in first.products] == names[:10]
     assert [product.product_id for product in second.products] == [*names[10:15], *names[16:21]]
     with pytest.raises(InvalidInput, match="page_token"):
-        await shelf.storefront.ListProducts(pb.ListProductsRequest(brand="other", page_token=first.next_page_token))
+        await shelf.storefront.ListProducts(
+            pb.ListProductsRequest(filters=wanted(brand="other"), page_token=first.next_page_token)
+        )
 
 
 async def test_a_sold_out_product_is_marked_and_has_alternatives(shelf: Shelf) -> None:
@@ -213,7 +216,7 @@ async def test_alternatives_are_near_in_stock_and_say_why(shelf: Shelf) -> None:
 
 async def test_names_and_prices_for_a_checkout_are_given_in_stock_or_not(shelf: Shelf) -> None:
     await shelf.feed({"id": "one", "price": "129.95 EUR"}, {"id": "two", "price": "1000 JPY"})
-    answer = await shelf.admin.BatchGetVariants(pb.BatchGetVariantsRequest(skus=["two", "one", "unknown"]))
+    answer = await shelf.admin.BatchGetVariants(records.BatchGetVariantsRequest(skus=["two", "one", "unknown"]))
     assert [(each.sku, each.price.units, each.price.nanos, each.price.currency_code) for each in answer.variants] == [
         ("one", 129, 950_000_000, "EUR"),
         ("two", 1000, 0, "JPY"),
@@ -239,7 +242,12 @@ STOREFRONT = [
 ]
 # What a shopper may ask, for each call of the storefront. A new call needs a line here.
 QUESTIONS: dict[str, list[dict[str, Any]]] = {
-    "ListProducts": [{}, {"size": "42"}, {"color": "red", "gender": "male"}, {"product_type": "Wear"}],
+    "ListProducts": [
+        {},
+        {"filters": wanted(size="42")},
+        {"filters": wanted(color="red", gender="male")},
+        {"filters": wanted(category="Wear")},
+    ],
     "GetProduct": [{"product_id": "half"}, {"product_id": "gone"}],
     "ListAlternatives": [{"sku": "gone-42"}, {"sku": "half-41"}, {"sku": "full-42"}],
 }

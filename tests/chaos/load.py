@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from deploy.local.stack import Stack
-from shop.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from shop.catalog.v1 import records_pb2, records_pb2_grpc
 from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from shop.loyalty.v1 import loyalty_pb2, loyalty_pb2_grpc
 from shop.shipping.v1 import shipping_pb2, shipping_pb2_grpc
@@ -230,11 +230,11 @@ class Load:
 
     async def _fill(self) -> None:
         rows = [
-            catalog_pb2.FeedRow(line=number, fields={"id": sku, "title": f"Chaos {number}", "price": "49.90 EUR"})
+            records_pb2.FeedRow(line=number, fields={"id": sku, "title": f"Chaos {number}", "price": "49.90 EUR"})
             for number, sku in enumerate(self.skus, 1)
         ]
-        request = catalog_pb2.ImportProductsRequest(rows=rows)
-        await self._call("catalog", catalog_pb2_grpc.CatalogAdminServiceStub, "ImportProducts", request, self._operator)
+        request = records_pb2.ImportProductsRequest(rows=rows)
+        await self._call("catalog", records_pb2_grpc.CatalogAdminServiceStub, "ImportProducts", request, self._operator)
         for sku in self.skus:
             await self._receive(sku, self._units)
 

@@ -14,7 +14,7 @@ from services.catalog.grpc_api import CatalogAdminApi
 from services.chassis.database import Database
 from services.chassis.migrations import migrate
 from services.chassis.values import from_money
-from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import records_pb2 as pb
 from tests.fakes.catalog import FakeCatalog
 
 Sell = Callable[[str, str, str], Awaitable[None]]

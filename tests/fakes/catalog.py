@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from services.chassis.errors import Unavailable
 from services.chassis.values import to_money
-from shop.catalog.v1 import catalog_pb2 as pb
+from shop.catalog.v1 import catalog_pb2
+from shop.catalog.v1 import records_pb2 as pb
 
 
 class FakeCatalog:
@@ -14,11 +15,11 @@ class FakeCatalog:
 
     def __init__(self) -> None:
         self.away = False
-        self._variants: dict[str, pb.Variant] = {}
+        self._variants: dict[str, catalog_pb2.Variant] = {}
 
     def sell(self, sku: str, title: str, price: str, currency: str = "EUR") -> None:
         """This is sold from now on, at this price."""
-        self._variants[sku] = pb.Variant(sku=sku, title=title, price=to_money(Decimal(price), currency))
+        self._variants[sku] = catalog_pb2.Variant(sku=sku, title=title, price=to_money(Decimal(price), currency))
 
     async def BatchGetVariants(self, request: pb.BatchGetVariantsRequest) -> pb.BatchGetVariantsResponse:
         if self.away:

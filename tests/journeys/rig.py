@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from deploy.local.stack import Stack
 from services.chassis.database import Connection
-from shop.catalog.v1 import catalog_pb2 as catalog
+from shop.catalog.v1 import records_pb2 as records
 from shop.inventory.v1 import inventory_pb2 as inventory
 from shop.shipping.v1 import shipping_pb2 as shipping
 
@@ -103,8 +103,8 @@ class Shop:
     async def stock(self, quantity: int) -> str:
         """New goods that can be ordered; returns their SKU."""
         sku = new_id("sku")
-        row = catalog.FeedRow(line=1, fields={"id": sku, "title": "A probe", "price": "10.00 EUR"})
-        await self.call("CatalogAdminService/ImportProducts", catalog.ImportProductsRequest(rows=[row]), self.operator)
+        row = records.FeedRow(line=1, fields={"id": sku, "title": "A probe", "price": "10.00 EUR"})
+        await self.call("CatalogAdminService/ImportProducts", records.ImportProductsRequest(rows=[row]), self.operator)
         if quantity:
             received = inventory.ReceiveStockRequest(
                 request_id=new_id("req"), sku=sku, location="vienna-1", quantity=quantity

@@ -23,7 +23,7 @@ from services.shipping.domain.checkout import Checkout, CurrencyNotSold, Unknown
 from services.shipping.domain.delivery import CURRENCY, DeliveryQuote, ServiceLevel, quote
 from services.shipping.domain.order import Line
 from services.shipping.domain.terms import VERSION
-from shop.catalog.v1 import catalog_pb2
+from shop.catalog.v1 import records_pb2
 from shop.inventory.v1 import inventory_pb2
 
 # A hold of an earlier attempt that is gone is replaced; more often than this somebody is playing with us.
@@ -83,7 +83,7 @@ async def forget_unordered(tx: Transaction, kept_for: timedelta, limit: int = 20
 
 
 async def _priced(wanted: Mapping[str, int], catalog: Catalog) -> list[Line]:
-    answer = await catalog.BatchGetVariants(catalog_pb2.BatchGetVariantsRequest(skus=list(wanted)))
+    answer = await catalog.BatchGetVariants(records_pb2.BatchGetVariantsRequest(skus=list(wanted)))
     sold = {variant.sku: variant for variant in answer.variants}
     lines = []
     for sku, quantity in wanted.items():
