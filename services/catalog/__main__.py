@@ -8,6 +8,7 @@ from pathlib import Path
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.catalog import consumers, publishes
+from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
 from services.catalog.feed_file import import_file
 from services.catalog.freshness import Freshness
@@ -32,6 +33,7 @@ class Catalog:
         peer = Peer("inventory", settings.inventory_address, settings, runtime.telemetry)
         self._inventory = InventoryClient(peer, settings.confirm_deadline_seconds)
         self._reconcile_seconds = settings.reconcile_seconds
+        self.changes = Changes(runtime.database)
         self._freshness = Freshness(runtime.database, settings.staleness_bound_seconds)
         self._reconciliation = Reconciliation(
             runtime.database,
@@ -54,7 +56,7 @@ class Catalog:
             ("shop.catalog.v1.CatalogService", CatalogApi(window, self.hotline)),
             ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database)),
         ]
-        self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile]
+        self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile, self.changes.run]
 
     async def reconcile(self) -> None:
         """Compares the copy of stock with inventory's own, again and again."""

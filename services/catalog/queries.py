@@ -170,6 +170,18 @@ async def copied_skus(database: Database, after: str, limit: int) -> list[str]:
     return [row["sku"] for row in rows]
 
 
+async def changed_since(database: Database, position: str | None) -> tuple[str, list[str]]:
+    """Which products changed by what was committed since a position, and the position now. None: since now."""
+    rows = await database.fetch(
+        "SELECT pg_current_snapshot()::text AS position, array("
+        " SELECT DISTINCT product_id FROM product_changes"
+        " WHERE change_xid >= pg_snapshot_xmin($1::text::pg_snapshot)"
+        " AND NOT pg_visible_in_snapshot(change_xid, $1::text::pg_snapshot)) AS product_ids",
+        position,
+    )
+    return rows[0]["position"], rows[0]["product_ids"]
+
+
 async def _both_ways(database: Database, alike: str, wanted: Article, limit: int, *values: str) -> list[str]:
     return await _ids(
         database,

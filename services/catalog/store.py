@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from services.catalog import changes
 from services.catalog.domain.feed import FeedVariant
 from services.catalog.publishes import ListingChanged
-from services.chassis.database import Connection
+from services.chassis.database import Connection, Transaction
 
 # Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
 # stock of it, each in a transaction that does not see the other, would both be written and never be added up.
@@ -135,25 +136,27 @@ async def has_news(connection: Connection, variants: Sequence[FeedVariant]) -> b
     return bool(await connection.fetch(NEWS + "LIMIT 1", _json(variants)))
 
 
-async def take_in(connection: Connection, variants: Sequence[FeedVariant]) -> tuple[int, list[ListingChanged]]:
+async def take_in(tx: Transaction, variants: Sequence[FeedVariant]) -> tuple[int, list[ListingChanged]]:
     """Writes rows of a feed with their products. Returns how many were new or other, and what became of products."""
+    connection = tx.connection
     await connection.execute("SELECT pg_advisory_xact_lock($1)", FEED_LOCK)
     await connection.execute(ADD_PRODUCTS, sorted({variant.product_id for variant in variants}))
     changed = await connection.fetch(TAKE_IN, _json(variants))
     skus = [row["sku"] for row in changed]
     products = {row["product_id"] for row in changed} | {row["product_before"] for row in changed} - {None}
-    listings = await _refreshed(connection, "SELECT * FROM refresh_window($1)", skus)
+    listings = await _refreshed(tx, "SELECT * FROM refresh_window($1)", skus)
     # A variant that moved to another product leaves one behind that may have nothing else to sell.
-    listings += await _refreshed(connection, "SELECT * FROM refresh_listed($1)", sorted(products))
+    listings += await _refreshed(tx, "SELECT * FROM refresh_listed($1)", sorted(products))
     await connection.execute(DESCRIBE, sorted(products))
+    await changes.note(tx, products)
     return len(changed), listings
 
 
-async def hear_levels(connection: Connection, levels: Iterable[Level]) -> list[ListingChanged]:
+async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> list[ListingChanged]:
     """Keeps what is newer than what is known. Each place once. Returns what became of products."""
-    await _share(connection)
-    heard = await connection.fetch(HEAR, *_columns(levels))
-    return await _refreshed(connection, "SELECT * FROM refresh_window($1)", sorted({row["sku"] for row in heard}))
+    await _share(tx.connection)
+    heard = await tx.connection.fetch(HEAR, *_columns(levels))
+    return await _restocked(tx, sorted({row["sku"] for row in heard}))
 
 
 async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> None:
@@ -197,29 +200,27 @@ async def differs(connection: Connection, levels: Sequence[Level]) -> bool:
     return differs
 
 
-async def heal(
-    connection: Connection, levels: Sequence[Level], asked: datetime
-) -> tuple[list[str], list[ListingChanged]]:
+async def heal(tx: Transaction, levels: Sequence[Level], asked: datetime) -> tuple[list[str], list[ListingChanged]]:
     """Makes the copy of these places what inventory said when it was asked at that time of our clock.
 
     Returns the kinds of what was wrong.
     """
-    await _share(connection)
-    return await _healed(connection, await connection.fetch(HEAL, *_columns(levels), asked))
+    await _share(tx.connection)
+    return await _healed(tx, await tx.connection.fetch(HEAL, *_columns(levels), asked))
 
 
 async def drop(
-    connection: Connection, levels: Sequence[Level], skus: Sequence[str], asked: datetime
+    tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime
 ) -> tuple[list[str], list[ListingChanged]]:
     """Takes out places of some SKUs that were not among all there were when inventory was asked. Returns as `heal`."""
-    await _share(connection)
+    await _share(tx.connection)
     skus_told, locations_told, *_ = _columns(levels)
-    return await _healed(connection, await connection.fetch(DROP, skus_told, locations_told, skus, asked))
+    return await _healed(tx, await tx.connection.fetch(DROP, skus_told, locations_told, skus, asked))
 
 
-async def _healed(connection: Connection, rows: Sequence[asyncpg.Record]) -> tuple[list[str], list[ListingChanged]]:
+async def _healed(tx: Transaction, rows: Sequence[asyncpg.Record]) -> tuple[list[str], list[ListingChanged]]:
     skus = sorted({row["sku"] for row in rows})
-    listings = await _refreshed(connection, "SELECT * FROM refresh_window($1)", skus)
+    listings = await _restocked(tx, skus)
     return [row["kind"] for row in rows if row["kind"]], listings
 
 
@@ -227,10 +228,17 @@ async def _share(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", FEED_LOCK)
 
 
-async def _refreshed(connection: Connection, query: str, ids: Sequence[str]) -> list[ListingChanged]:
+async def _restocked(tx: Transaction, skus: Sequence[str]) -> list[ListingChanged]:
+    listings = await _refreshed(tx, "SELECT * FROM refresh_window($1)", skus)
+    rows = await tx.connection.fetch("SELECT DISTINCT product_id FROM variants WHERE sku = ANY($1)", skus)
+    await changes.note(tx, [row["product_id"] for row in rows])
+    return listings
+
+
+async def _refreshed(tx: Transaction, query: str, ids: Sequence[str]) -> list[ListingChanged]:
     if not ids:
         return []
-    rows: list[asyncpg.Record] = await connection.fetch(query, ids)
+    rows: list[asyncpg.Record] = await tx.connection.fetch(query, ids)
     found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
     return sorted(found, key=lambda listing: listing.product_id)
 

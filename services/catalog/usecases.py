@@ -16,7 +16,7 @@ async def import_variants(tx: Transaction, variants: Sequence[FeedVariant]) -> i
     # Most runs of an import change nothing: those do not stop the hearing of stock.
     if not variants or not await store.has_news(tx.connection, variants):
         return 0
-    changed, listings = await store.take_in(tx.connection, variants)
+    changed, listings = await store.take_in(tx, variants)
     await tx.append(map(publishes.listing_changed, listings))
     return changed
 
@@ -29,7 +29,7 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
         if level.version > known.version:
             newest[level.sku, level.location] = level
     if newest:
-        listings = await store.hear_levels(tx.connection, newest.values())
+        listings = await store.hear_levels(tx, newest.values())
         await tx.append(map(publishes.listing_changed, listings))
     if watermarks:
         await store.reach(tx.connection, watermarks)
@@ -37,13 +37,13 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
 
 async def heal_stock(tx: Transaction, levels: Sequence[Level], asked: datetime) -> list[str]:
     """Makes the copy what inventory said when asked, see `store.heal`. Returns the kind of each wrong place."""
-    kinds, listings = await store.heal(tx.connection, levels, asked)
+    kinds, listings = await store.heal(tx, levels, asked)
     await tx.append(map(publishes.listing_changed, listings))
     return kinds
 
 
 async def drop_stock(tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime) -> list[str]:
     """Takes out what inventory does not have, see `store.drop`. Returns the kind of each wrong place."""
-    kinds, listings = await store.drop(tx.connection, levels, skus, asked)
+    kinds, listings = await store.drop(tx, levels, skus, asked)
     await tx.append(map(publishes.listing_changed, listings))
     return kinds

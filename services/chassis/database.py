@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -53,6 +53,8 @@ class Transaction:
         self._service = service
         self._after_commit: list[Callable[[], None]] = []
         self.has_facts = False
+        # Told to `Database.tell` after the commit.
+        self.changed: set[str] = set()
 
     async def append(self, facts: Iterable[Fact]) -> None:
         """Saves facts with the state. Lock the aggregate's row first: the order of a key is the order of its locks."""
@@ -71,6 +73,10 @@ class Transaction:
         if rows:
             self.has_facts = True
             await outbox.write(self.connection, rows)
+
+    def tell(self, ids: Iterable[str]) -> None:
+        """Says which aggregates changed: `Database.tell` is told once, after the commit. It may be lost in a crash."""
+        self.changed.update(ids)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Runs the callback in this process once the transaction is committed. It may be lost in a crash."""
@@ -103,6 +109,8 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         # Told after every commit that left facts in the outbox.
         self.wake_relay: Callable[[], None] = lambda: None
+        # Told, after every commit that changed some, which aggregates did.
+        self.tell: Callable[[Collection[str]], None] = lambda ids: None
 
     async def open(self) -> None:
         """Connects, once. Raises what asyncpg raises when the server is away."""
@@ -179,6 +187,8 @@ class Database:
         work.committed()
         if work.has_facts:
             self.wake_relay()
+        if work.changed:
+            self.tell(work.changed)
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:

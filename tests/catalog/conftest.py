@@ -32,7 +32,10 @@ from tests.fakes.inventory import FakeInventory
 
 SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
-TABLES = "products, variants, stock_copy, watermarks, inventory_clock, latest, outbox, inbox, requests, attempts"
+TABLES = (
+    "products, variants, stock_copy, watermarks, inventory_clock, product_changes,"
+    " latest, outbox, inbox, requests, attempts"
+)
 
 
 def heard(message: Message, partition: int = 0) -> Heard[Any]:
