@@ -52,9 +52,10 @@ class Catalog:
             "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
         )
         self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
+        admin = CatalogAdminApi(runtime.database, settings.shop_locale, settings.shop_currency)
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", CatalogApi(window, self.hotline)),
-            ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database)),
+            ("shop.catalog.v1.CatalogAdminService", admin),
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile, self.changes.run]
 

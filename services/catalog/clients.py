@@ -8,7 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.catalog.store import Level
+from services.catalog.store.stock import Level
 from services.chassis.errors import Unavailable
 from services.chassis.grpc_calls import remaining_seconds
 from services.chassis.grpc_client import Peer

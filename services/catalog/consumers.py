@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from services.catalog import usecases
-from services.catalog.store import Level
+from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime

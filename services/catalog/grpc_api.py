@@ -65,13 +65,15 @@ class CatalogApi:
 class CatalogAdminApi:
     """shop.catalog.v1.CatalogAdminService; what each call promises and refuses stands in its proto."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shop_locale: str, shop_currency: str) -> None:
         self._database = database
+        self._shop_locale = shop_locale
+        self._shop_currency = shop_currency
 
     async def ImportProducts(self, request: records.ImportProductsRequest) -> records.ImportProductsResponse:
         checked = feed_file.check_rows(request.rows)
         async with self._database.transaction() as tx:
-            changed = await usecases.import_variants(tx, checked.variants)
+            changed = await usecases.import_variants(tx, checked.variants, self._shop_locale)
         return records.ImportProductsResponse(
             changed=changed,
             unchanged=len(checked.variants) - changed,

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from time import monotonic
 
-from services.catalog import queries, store, usecases
+from services.catalog import queries, usecases
 from services.catalog.clients import MOST_SKUS, InventoryClient, LevelPage
+from services.catalog.store import stock
 from services.chassis.database import Database
 from services.chassis.errors import Refusal
 from services.chassis.grpc_errors import RemoteError
@@ -101,8 +102,8 @@ class Reconciliation:
         if await queries.copied_places(self._database) > told:
             healed += await self._compare_copied(settle)
         async with self._database.transaction() as tx:
-            await store.measure_clock(tx.connection, ahead)
-            await store.reach_all(tx.connection, as_of, began)
+            await stock.measure_clock(tx.connection, ahead)
+            await stock.reach_all(tx.connection, as_of, began)
         self._note_clock(ahead)
         return healed
 
@@ -128,7 +129,7 @@ class Reconciliation:
     async def _settle(self, page: LevelPage) -> None:
         """Waits until all that the page knew was heard, a few seconds at most, if anything differs."""
         async with self._database.transaction() as tx:
-            differs = await store.differs(tx.connection, page.levels)
+            differs = await stock.differs(tx.connection, page.levels)
         patience = monotonic() + SETTLE_SECONDS
         while differs and monotonic() < patience:
             as_of = await queries.oldest_watermark(self._database)
@@ -147,4 +148,4 @@ class Reconciliation:
             log.warning("Kafka does not say how many partitions there are")
             return
         async with self._database.transaction() as tx:
-            await store.expect_partitions(tx.connection, count)
+            await stock.expect_partitions(tx.connection, count)

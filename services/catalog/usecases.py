@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from services.catalog import publishes, store
+from services.catalog import publishes
 from services.catalog.domain.feed import FeedVariant
-from services.catalog.store import Level
+from services.catalog.store import feed, stock
+from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 
 
-async def import_variants(tx: Transaction, variants: Sequence[FeedVariant]) -> int:
+async def import_variants(tx: Transaction, variants: Sequence[FeedVariant], locale: str) -> int:
     """Takes in rows of a feed. Returns how many were new or other than before."""
     # Most runs of an import change nothing: those do not stop the hearing of stock.
-    if not variants or not await store.has_news(tx.connection, variants):
+    if not variants or not await feed.has_news(tx.connection, variants):
         return 0
-    changed, listings = await store.take_in(tx, variants)
+    changed, listings = await feed.take_in(tx, variants, locale)
     await tx.append(map(publishes.listing_changed, listings))
     return changed
 
@@ -29,21 +30,21 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
         if level.version > known.version:
             newest[level.sku, level.location] = level
     if newest:
-        listings = await store.hear_levels(tx, newest.values())
+        listings = await stock.hear_levels(tx, newest.values())
         await tx.append(map(publishes.listing_changed, listings))
     if watermarks:
-        await store.reach(tx.connection, watermarks)
+        await stock.reach(tx.connection, watermarks)
 
 
 async def heal_stock(tx: Transaction, levels: Sequence[Level], asked: datetime) -> list[str]:
-    """Makes the copy what inventory said when asked, see `store.heal`. Returns the kind of each wrong place."""
-    kinds, listings = await store.heal(tx, levels, asked)
+    """Makes the copy what inventory said when asked, see `store.stock.heal`. Returns the kind of each wrong place."""
+    kinds, listings = await stock.heal(tx, levels, asked)
     await tx.append(map(publishes.listing_changed, listings))
     return kinds
 
 
 async def drop_stock(tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime) -> list[str]:
-    """Takes out what inventory does not have, see `store.drop`. Returns the kind of each wrong place."""
-    kinds, listings = await store.drop(tx, levels, skus, asked)
+    """Takes out what inventory does not have, see `store.stock.drop`. Returns the kind of each wrong place."""
+    kinds, listings = await stock.drop(tx, levels, skus, asked)
     await tx.append(map(publishes.listing_changed, listings))
     return kinds

@@ -33,8 +33,8 @@ from tests.fakes.inventory import FakeInventory
 SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
 TABLES = (
-    "products, variants, stock_copy, watermarks, inventory_clock, product_changes,"
-    " latest, outbox, inbox, requests, attempts"
+    "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
+    "stock_copy, watermarks, inventory_clock, latest, outbox, inbox, requests, attempts"
 )
 
 

@@ -155,7 +155,9 @@ async def test_the_same_rows_again_change_nothing(shelf: Shelf) -> None:
 async def test_a_product_reads_the_same_in_whatever_order_its_rows_come(shelf: Shelf) -> None:
     rows = [{"id": f"a-{size}", "item_group_id": "a", "title": f"Shoe {size}", "brand": size} for size in "123"]
     for order in permutations(rows):
-        await shelf.database.pool.execute("TRUNCATE products, variants")
+        await shelf.database.pool.execute(
+            "TRUNCATE products, product_texts, variants, variant_texts, prices, current_prices"
+        )
         for row in order:
             await shelf.feed(row)
         assert (await shelf.feed(*order)).changed == 0

@@ -8,9 +8,10 @@ from datetime import datetime
 
 import pytest
 
-from services.catalog import reconciliation, store, usecases
+from services.catalog import reconciliation, usecases
 from services.catalog.reconciliation import Reconciliation
-from services.catalog.store import Level
+from services.catalog.store import stock
+from services.catalog.store.stock import Level
 from tests.catalog.conftest import PARTITIONS, Shelf, level_changed
 
 
@@ -93,7 +94,7 @@ async def test_what_is_taken_out_is_locked_in_the_order_of_what_is_heard(shelf: 
     asked = await shelf.now()
     async with shelf.database.transaction() as hearing:
         first = [Level(names[0], "vienna-1", version=2, free=2)]
-        await store.hear_levels(hearing, first)
+        await stock.hear_levels(hearing, first)
         dropping = asyncio.create_task(drop(shelf, names, asked))
         await until_somebody_waits(shelf)
         # The deletion waits for the first place and must hold none of the others.

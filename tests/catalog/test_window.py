@@ -107,7 +107,7 @@ HISTORY = [level_changed("x", free, version) for version, free in enumerate((5, 
 async def test_late_repeated_and_reordered_facts_never_win(
     shelf: Shelf, order: list[StockLevelChanged], repeats: list[StockLevelChanged], cuts: list[int]
 ) -> None:
-    await shelf.database.pool.execute("TRUNCATE stock_copy, products, variants")
+    await shelf.database.pool.execute("TRUNCATE stock_copy, products, product_texts, variants")
     await shelf.feed({"id": "x"})
     arriving = [*order, *repeats]
     edges = [0, *sorted(cuts), len(arriving)]

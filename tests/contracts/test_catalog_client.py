@@ -33,7 +33,7 @@ async def database(infrastructure: Stack) -> AsyncIterator[Database]:
 @pytest.fixture(params=["fake", "real"])
 def catalog(request: pytest.FixtureRequest, database: Database) -> tuple[FakeCatalog | CatalogAdminApi, Sell]:
     """A catalog, and what puts something on sale there."""
-    fake, real = FakeCatalog(), CatalogAdminApi(database)
+    fake, real = FakeCatalog(), CatalogAdminApi(database, "en", "EUR")
 
     async def sell_at_fake(sku: str, title: str, price: str) -> None:
         fake.sell(sku, title, price)

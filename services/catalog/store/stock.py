@@ -1,69 +1,17 @@
-"""Catalog's tables, inside a transaction.
-
-Locks are taken in one order: feed lock, stock copy (by SKU and location, as "C" sorts them), products, variants.
-"""
+"""The copy of inventory's stock, and how far all of it was heard; inside a transaction."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
 
-from services.catalog import changes
-from services.catalog.domain.feed import FeedVariant
 from services.catalog.publishes import ListingChanged
+from services.catalog.store.refreshing import refresh, share_feed
 from services.chassis.database import Connection, Transaction
 
-# Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
-# stock of it, each in a transaction that does not see the other, would both be written and never be added up.
-FEED_LOCK = 5_309_101
-
-FED = {
-    "product_id": "text",
-    "title": "text",
-    "description": "text",
-    "brand": "text",
-    "category": "text",
-    "price": "numeric",
-    "currency": "text",
-    "color": "text",
-    "size": "text",
-    "size_order": "text",
-    "size_system": "text",
-    "gender": "text",
-    "age_group": "text",
-    "gtin": "text",
-    "image_link": "text",
-}
-_FEED = f"json_to_recordset($1::json) AS fed(sku text, {', '.join(f'{name} {kind}' for name, kind in FED.items())})"
-_COLUMNS = ", ".join(FED)
-_DIFFERS = f"({', '.join(f'known.{name}' for name in FED)}) IS DISTINCT FROM ({{0}})"
-
-# What is new or other than it was fed before.
-NEWS = f"""
-SELECT fed.sku FROM {_FEED} LEFT JOIN variants AS known ON known.sku = fed.sku
-WHERE known.sku IS NULL OR {_DIFFERS.format(", ".join(f"fed.{name}" for name in FED))}
-"""
-ADD_PRODUCTS = "INSERT INTO products (product_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-TAKE_IN = f"""
-INSERT INTO variants AS known (sku, {_COLUMNS}) SELECT sku, {_COLUMNS} FROM {_FEED}
-ON CONFLICT (sku) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in FED)}
-WHERE {_DIFFERS.format(", ".join(f"excluded.{name}" for name in FED))}
-RETURNING sku, product_id, old.product_id AS product_before
-"""
-DESCRIBE = """
-UPDATE products p SET title = first.title, description = first.description, brand = first.brand,
-    category = first.category
-FROM (
-    SELECT DISTINCT ON (product_id) product_id, title, description, brand, category
-    FROM variants WHERE product_id = ANY($1::text[]) ORDER BY product_id, sku
-) AS first
-WHERE p.product_id = first.product_id AND (p.title, p.description, p.brand, p.category)
-    IS DISTINCT FROM (first.title, first.description, first.brand, first.category)
-"""
 HEAR = """
 INSERT INTO stock_copy (sku, location, version, free, heard_time)
 SELECT heard.*, clock_timestamp()
@@ -131,32 +79,11 @@ class Level:
     free: int
 
 
-async def has_news(connection: Connection, variants: Sequence[FeedVariant]) -> bool:
-    """Whether any of these rows would change anything."""
-    return bool(await connection.fetch(NEWS + "LIMIT 1", _json(variants)))
-
-
-async def take_in(tx: Transaction, variants: Sequence[FeedVariant]) -> tuple[int, list[ListingChanged]]:
-    """Writes rows of a feed with their products. Returns how many were new or other, and what became of products."""
-    connection = tx.connection
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", FEED_LOCK)
-    await connection.execute(ADD_PRODUCTS, sorted({variant.product_id for variant in variants}))
-    changed = await connection.fetch(TAKE_IN, _json(variants))
-    skus = [row["sku"] for row in changed]
-    products = {row["product_id"] for row in changed} | {row["product_before"] for row in changed} - {None}
-    listings = await _refreshed(tx, "SELECT * FROM refresh_window($1)", skus)
-    # A variant that moved to another product leaves one behind that may have nothing else to sell.
-    listings += await _refreshed(tx, "SELECT * FROM refresh_listed($1)", sorted(products))
-    await connection.execute(DESCRIBE, sorted(products))
-    await changes.note(tx, products)
-    return len(changed), listings
-
-
 async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> list[ListingChanged]:
     """Keeps what is newer than what is known. Each place once. Returns what became of products."""
-    await _share(tx.connection)
+    await share_feed(tx.connection)
     heard = await tx.connection.fetch(HEAR, *_columns(levels))
-    return await _restocked(tx, sorted({row["sku"] for row in heard}))
+    return await _refreshed(tx, sorted({row["sku"] for row in heard}))
 
 
 async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> None:
@@ -205,7 +132,7 @@ async def heal(tx: Transaction, levels: Sequence[Level], asked: datetime) -> tup
 
     Returns the kinds of what was wrong.
     """
-    await _share(tx.connection)
+    await share_feed(tx.connection)
     return await _healed(tx, await tx.connection.fetch(HEAL, *_columns(levels), asked))
 
 
@@ -213,34 +140,22 @@ async def drop(
     tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime
 ) -> tuple[list[str], list[ListingChanged]]:
     """Takes out places of some SKUs that were not among all there were when inventory was asked. Returns as `heal`."""
-    await _share(tx.connection)
+    await share_feed(tx.connection)
     skus_told, locations_told, *_ = _columns(levels)
     return await _healed(tx, await tx.connection.fetch(DROP, skus_told, locations_told, skus, asked))
 
 
 async def _healed(tx: Transaction, rows: Sequence[asyncpg.Record]) -> tuple[list[str], list[ListingChanged]]:
     skus = sorted({row["sku"] for row in rows})
-    listings = await _restocked(tx, skus)
+    listings = await _refreshed(tx, skus)
     return [row["kind"] for row in rows if row["kind"]], listings
 
 
-async def _share(connection: Connection) -> None:
-    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", FEED_LOCK)
-
-
-async def _restocked(tx: Transaction, skus: Sequence[str]) -> list[ListingChanged]:
-    listings = await _refreshed(tx, "SELECT * FROM refresh_window($1)", skus)
-    rows = await tx.connection.fetch("SELECT DISTINCT product_id FROM variants WHERE sku = ANY($1)", skus)
-    await changes.note(tx, [row["product_id"] for row in rows])
-    return listings
-
-
-async def _refreshed(tx: Transaction, query: str, ids: Sequence[str]) -> list[ListingChanged]:
-    if not ids:
+async def _refreshed(tx: Transaction, skus: Sequence[str]) -> list[ListingChanged]:
+    """Some SKUs have other stock: adds it up, and brings the window up to it."""
+    if not skus:
         return []
-    rows: list[asyncpg.Record] = await tx.connection.fetch(query, ids)
-    found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
-    return sorted(found, key=lambda listing: listing.product_id)
+    return await refresh(tx, await tx.connection.fetchval("SELECT add_up_stock($1)", skus))
 
 
 def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int]]:
@@ -251,7 +166,3 @@ def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], 
         [level.version for level in levels],
         [level.free for level in levels],
     )
-
-
-def _json(variants: Sequence[FeedVariant]) -> str:
-    return json.dumps([asdict(variant) for variant in variants], default=str)

@@ -1,0 +1,45 @@
+"""Whatever changes what the window shows of products ends here, in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.catalog import changes
+from services.catalog.publishes import ListingChanged
+from services.chassis.database import Connection, Transaction
+
+# Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
+# stock of it, each in a transaction that does not see the other, would both be written and never be added up. All that
+# changes products one by one shares it, too, so that a feed need not lock products before it knows which it changes.
+FEED_LOCK = 5_309_101
+
+
+async def lock_feed(connection: Connection) -> None:
+    """Nobody else changes anything until this transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", FEED_LOCK)
+
+
+async def share_feed(connection: Connection) -> None:
+    """No feed is taken in until this transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", FEED_LOCK)
+
+
+async def lock_products(connection: Connection, product_ids: Sequence[str]) -> None:
+    """Locks these rows in their order."""
+    await connection.execute(
+        "SELECT FROM products WHERE product_id = ANY($1::text[]) ORDER BY product_id FOR NO KEY UPDATE", product_ids
+    )
+
+
+async def refresh(tx: Transaction, product_ids: Sequence[str]) -> list[ListingChanged]:
+    """Brings the window up to what is kept of these products; their rows are locked by the caller.
+
+    Called once at the end of everything that changes stock, records, texts or prices. Set-based: hundreds of products
+    cost a few statements. Has the change told everywhere. Returns what came into the window and what left it.
+    """
+    if not product_ids:
+        return []
+    rows = await tx.connection.fetch("SELECT * FROM refresh_listed($1)", product_ids)
+    found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
+    await changes.note(tx, product_ids)
+    return sorted(found, key=lambda listing: listing.product_id)
