@@ -211,7 +211,7 @@ class Database:
         finally:
             # The transaction is over by now: a connection that breaks on its way back is replaced, nothing is lost.
             with suppress(*PERHAPS_OUTAGES):
-                await to_the_end(pool.release(connection))
+                await pool.release(connection)  # goes on when the caller is cancelled
 
 
 def _away() -> Unavailable:

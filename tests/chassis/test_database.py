@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -104,17 +105,24 @@ async def test_a_storm_of_cancellations_leaks_no_connection(
         async with database.transaction() as tx:
             tx.after_commit(lambda: told.append(number))
             await tx.connection.execute("INSERT INTO trial VALUES ($1, 1)", number)
-            await tx.connection.execute("SELECT pg_sleep(0.001)")
 
-    for round_number in range(40):
+    began = time.monotonic()
+    for number in range(2000, 2020):
+        await work(number)
+    whole = (time.monotonic() - began) / 20
+    for round_number in range(120):
         tasks = [asyncio.create_task(work(round_number * 10 + number)) for number in range(4)]
-        # Lets them run a different number of steps in each round, then cancels them wherever they are.
-        for _ in range(round_number):
+        # Cancels each round's somewhere else, from before their beginning until after their commit.
+        await asyncio.sleep(whole * round_number / 40)
+        for task in tasks:
+            task.cancel()
+        # And some again, while they roll back.
+        for _ in range(round_number % 6):
             await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.gather(*(work(1000 + number) for number in range(8)))
+    await asyncio.gather(*(work(3000 + number) for number in range(8)))
     assert sorted(told) == [row["id"] for row in await database.fetch("SELECT id FROM trial ORDER BY id")]
     assert await in_transaction(database) == 0
     assert database.pool.get_size() - database.pool.get_idle_size() == 0

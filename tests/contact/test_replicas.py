@@ -213,8 +213,10 @@ async def test_a_dead_desk_loses_no_waiting_customer_and_cuts_no_talk(replica: R
     await replica.route()
     await replica.accept("ada", await offer_at(database, "ada"))
     await replica.press("cus_2")
-    await pass_time(database, 11 * 3600)  # no heartbeat since; the talk goes on over the line
+    await replica.agent("dan")
+    await pass_time(database, 11 * 3600)  # no heartbeat of either since; the talk goes on over the line
     await replica.route()
+    assert await ringing(database) == []
     assert (await replica.press("cus_1")).state == pb.CONTACT_STATE_TALKING
     assert (await replica.press("cus_2")).state == pb.CONTACT_STATE_WAITING
     await replica.agent("bea")

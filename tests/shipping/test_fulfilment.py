@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from services.chassis.errors import Conflict, InvalidInput, NotFound, NotNow, Refusal
 from services.chassis.facts import Heard
 from services.chassis.values import to_datetime
+from services.shipping import queries
 from services.shipping.consumers import HEARS
 from services.shipping.domain.order import OrderNotFound
 from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
@@ -76,6 +77,22 @@ async def test_a_repeat_of_a_cancel_gets_the_same_answer(desk: Desk) -> None:
     assert await desk.api.CancelOrder(request) == first
     assert first.order.reason == "too big"
     assert first.contact_options.phone_number == PHONE
+
+
+async def test_an_order_is_read_at_one_moment_with_all_that_belongs_to_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await desk.order(("shoe", 1))
+    read_lines = queries.read_lines
+
+    async def cancelled_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(queries, "read_lines", read_lines)
+        await desk.cancel(order)
+        return await read_lines(*arguments)
+
+    monkeypatch.setattr(queries, "read_lines", cancelled_meanwhile)
+    assert await desk.get(order.order_id) == order
+    assert [shipment.state for shipment in (await desk.get(order.order_id)).shipments] == [pb.SHIPMENT_STATE_CANCELLED]
 
 
 async def test_what_left_the_house_is_not_cancelled(desk: Desk) -> None:

@@ -43,6 +43,19 @@ async def test_an_order_that_cannot_be_finished_does_not_hold_up_the_others(
     ]
 
 
+async def test_an_order_that_somebody_has_in_hand_does_not_hold_up_the_others(desk: Desk) -> None:
+    first, second = [await desk.begin(("shoe", 1)) for _ in range(2)]
+    desk.inventory.away = True
+    for checkout in (first, second):
+        with pytest.raises(Unavailable):
+            await desk.api.PlaceOrder(order_request(checkout))
+    desk.inventory.away = False
+    async with desk.database.transaction() as tx:
+        await tx.connection.execute("SELECT FROM orders WHERE checkout_id = $1 FOR UPDATE", first.checkout_id)
+        assert await desk.ordering.sweep() == 1
+    assert [await desk.state(checkout) for checkout in (first, second)] == ["pending", "confirmed"]
+
+
 DAY = timedelta(days=1)
 
 
