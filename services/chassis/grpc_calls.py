@@ -2,6 +2,8 @@
 
 admission -> caller -> role -> decoding -> customer -> trace and journey -> validation -> deadline -> handler -> status
 
+A stream's message is read between role and decoding; a call's was read by gRPC before.
+
 Nothing is looked up twice and nothing is done for spans that nobody will see: this is paid by every call.
 """
 
@@ -13,7 +15,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from time import monotonic, perf_counter
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import uuid4
 
 import grpc
@@ -64,6 +66,15 @@ def remaining_seconds() -> float | None:
     return None if deadline is None else deadline - monotonic()
 
 
+class Admitted(NamedTuple):
+    """Who calls, and what the call carries of traces and journeys."""
+
+    caller: Caller
+    traceparent: Any
+    carried: Any
+    journey: Any
+
+
 class Rpc:
     """One RPC of this server, with all that can be known before the first call."""
 
@@ -82,8 +93,8 @@ class Rpc:
         self._recorders: dict[str, Callable[[float], None]] = {}
         self._attributes = {t.RPC_SYSTEM: "grpc", t.RPC_METHOD: self.name}
 
-    async def begin(self, raw: bytes, server: ServerContext) -> tuple[Any, Span | None]:
-        """The request of a caller who may call, and the span if one is recorded. Raises refusals."""
+    async def admit(self, server: ServerContext) -> Admitted:
+        """A caller who may call, whatever is asked. Raises refusals."""
         authorization = traceparent = carried = journey = None
         for key, value in server.invocation_metadata() or ():
             if key == "authorization":
@@ -99,6 +110,11 @@ class Rpc:
         else:
             caller = self._verifier.known(str(authorization)) or await self._verifier.verify(str(authorization))
         self.rule.check_role(caller)
+        return Admitted(caller, traceparent, carried, journey)
+
+    async def begin(self, admitted: Admitted, raw: bytes, server: ServerContext) -> tuple[Any, Span | None]:
+        """The request of a caller who may ask for it, and the span if one is recorded. Raises refusals."""
+        caller = admitted.caller
         if len(raw) > MAX_REQUEST_BYTES:
             raise TooMuch("the request is too large", reason="REQUEST_TOO_LARGE", limit_bytes=MAX_REQUEST_BYTES)
         try:
@@ -108,7 +124,7 @@ class Rpc:
         self.rule.check_customer(caller, request)
         set_caller(caller)
 
-        journey_id, span = self._join(caller, request, traceparent, carried, journey)
+        journey_id, span = self._join(caller, request, admitted.traceparent, admitted.carried, admitted.journey)
         if journey_id is not None and caller.role != ROLE_SERVICE:
             await server.send_initial_metadata(((t.JOURNEY_METADATA, journey_id),))
         return request, span
@@ -217,7 +233,7 @@ def unary_handler(
         try:
             admission.enter()
             entered = True
-            request, span = await rpc.begin(raw, server)
+            request, span = await rpc.begin(await rpc.admit(server), raw, server)
             rpc.check(raw, request)
             left: float | None = server.time_remaining()
             if left is not None:
@@ -253,17 +269,27 @@ def unary_handler(
     return handle
 
 
-def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[bytes, ServerContext], Awaitable[None]]:
-    """The handler of a server-streaming RPC. A stream has no deadline of ours; it ends when the server drains."""
+def stream_handler(
+    rpc: Rpc, method: Stream, admission: Admission, request_seconds: float
+) -> Callable[[Any, ServerContext], Awaitable[None]]:
+    """The handler of a server-streaming RPC. A stream has no deadline of ours; it ends when the server drains.
 
-    async def handle(raw: bytes, server: ServerContext) -> None:
+    The request is read here, not by gRPC, which would wait for it for ever: it must come within `request_seconds`.
+    """
+
+    async def handle(_: Any, server: ServerContext) -> None:
         began = perf_counter()
         status = INTERNAL
-        span = scope = None
+        span = scope = reading = None
         try:
             scope = admission.enter_stream()
             async with scope:
-                request, span = await rpc.begin(raw, server)
+                admitted = await rpc.admit(server)
+                async with asyncio.timeout(request_seconds) as reading:
+                    raw: Any = await server.read()
+                if raw is grpc.aio.EOF:
+                    raise InvalidInput([("", "there is no message")], reason="MALFORMED_REQUEST")
+                request, span = await rpc.begin(admitted, raw, server)
                 rpc.check(raw, request)
                 await _write_all(method(request), server)
             status = "OK"
@@ -276,6 +302,9 @@ def stream_handler(rpc: Rpc, method: Stream, admission: Admission) -> Callable[[
                 await rpc.fail(server)
             raise
         except Exception:
+            if reading is not None and reading.expired():
+                status = DEADLINE_EXCEEDED
+                await abort_deadline(server)
             if scope is not None and scope.expired():
                 status = Unavailable.status
                 await rpc.refuse(server, going_away(), span)

@@ -123,11 +123,12 @@ class GrpcServer:
                 raise ValueError(f"{method.full_name}: browsers cannot stream; split it into calls")
             rpc = Rpc(method, telemetry, verifier)
             # No (de)serialisers: bytes that are no message must be answered by us, gRPC's answer has no reason.
+            deadline = self._settings.grpc_default_deadline_seconds
             if method.server_streaming:
-                stream: Any = stream_handler(rpc, answer, self._admission)
-                handlers[method.name] = grpc.unary_stream_rpc_method_handler(stream)
+                # On the wire the same as a handler of one message, but who calls is looked at before it has come.
+                stream: Any = stream_handler(rpc, answer, self._admission, deadline)
+                handlers[method.name] = grpc.stream_stream_rpc_method_handler(stream)
             else:
-                deadline = self._settings.grpc_default_deadline_seconds
                 unary: Any = unary_handler(rpc, answer, self._admission, deadline)
                 handlers[method.name] = grpc.unary_unary_rpc_method_handler(unary)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))

@@ -28,7 +28,9 @@ class ServiceSettings(BaseSettings):
     grpc_port: int = Field(ge=1, le=65535, description="port the gRPC server listens on")
     grpc_max_concurrent: int = Field(200, ge=1, description="calls handled at once; more are shed")
     grpc_max_streams: int = Field(5000, ge=1, description="streams open at once; more are shed")
-    grpc_default_deadline_seconds: float = Field(10, gt=0, description="deadline of unary calls that bring none")
+    grpc_default_deadline_seconds: float = Field(
+        10, gt=0, description="deadline of unary calls that bring none, and of the one message of a stream's client"
+    )
     grpc_tls_cert_file: str | None = Field(None, description="PEM certificate; with the key, the server speaks TLS")
     grpc_tls_key_file: str | None = Field(None, description="PEM key of the certificate")
     grpc_tls_ca_file: str | None = Field(None, description="PEM authority; set, calls to other services use TLS")

@@ -342,6 +342,29 @@ async def test_a_stream_refuses_as_a_call_does(issuer: Issuer) -> None:
         assert answer.code == "UNAUTHENTICATED"
 
 
+@pytest.mark.parametrize(
+    ("role", "closed", "code", "reason"),
+    [
+        ("agent", True, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
+        ("agent", False, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
+        ("visitor", False, "UNAUTHENTICATED", "TOKEN_REQUIRED"),
+        ("customer", False, "PERMISSION_DENIED", "NOT_ALLOWED"),
+    ],
+)
+async def test_a_stream_without_its_message_is_ended(
+    issuer: Issuer, role: str, closed: bool, code: str, reason: str
+) -> None:
+    seconds = 0.2 if reason == "DEADLINE_EXCEEDED" else 3600
+    async with asyncio.timeout(20), serving(issuer, stand_in(DESK), grpc_default_deadline_seconds=seconds) as rig:
+        watch: Any = rig.channel.stream_stream(f"/{DESK}/WatchOffers")
+        call = watch(metadata=issuer.bearer(role))
+        if closed:
+            await call.done_writing()
+        answer = await refused(call.read())
+        assert (answer.code, answer.reason) == (code, reason)
+        assert not rig.server._admission.streams
+
+
 async def test_a_stream_that_fails_shows_nothing(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     async def WatchOffers(request: Any) -> AsyncIterator[Any]:
         yield contact_pb2.WatchOffersResponse()
