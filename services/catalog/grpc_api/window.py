@@ -1,4 +1,4 @@
-"""Catalog over gRPC: from messages to questions and commands, and back."""
+"""The window and the records over gRPC."""
 
 from __future__ import annotations
 
