@@ -52,9 +52,16 @@ class Catalog:
             "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
         )
         self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
+        storefront = CatalogApi(window, self.hotline, self._freshness)
+        for kept in storefront.keepers.values():
+            self.changes.listen(kept.forget)
+        self._kept = storefront.keepers
         admin = CatalogAdminApi(runtime.database, settings.shop_locale, settings.shop_currency)
+        meter.create_observable_counter(
+            "shop.catalog.answers", [self._answers], description="Answers given, by method and whether kept or made."
+        )
         self.servicers: Sequence[Servicer] = [
-            ("shop.catalog.v1.CatalogService", CatalogApi(window, self.hotline)),
+            ("shop.catalog.v1.CatalogService", storefront),
             ("shop.catalog.v1.CatalogAdminService", admin),
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile, self.changes.run]
@@ -70,6 +77,11 @@ class Catalog:
     async def close(self) -> None:
         """Closes the connections to inventory."""
         await self._inventory.close()
+
+    def _answers(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for method, kept in self._kept.items():
+            yield Observation(kept.given, {"method": method, "outcome": "kept"})
+            yield Observation(kept.made, {"method": method, "outcome": "made"})
 
     def _staleness(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self._freshness.age_seconds)]

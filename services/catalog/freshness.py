@@ -19,7 +19,7 @@ class Freshness:
 
     def __init__(self, database: Database, bound_seconds: float) -> None:
         self._database = database
-        self._bound = bound_seconds
+        self.bound_seconds = bound_seconds
         self._oldest = NEVER
         self._age = float("inf")
         self._read = float("-inf")
@@ -34,12 +34,17 @@ class Freshness:
             async with self._reading:
                 if monotonic() - self._read >= READING_SECONDS:
                     await self._refresh()
-        return None if self.age_seconds <= self._bound else self._oldest
+        return None if self.age_seconds <= self.bound_seconds else self._oldest
 
     @property
     def age_seconds(self) -> float:
         """How old the copy may be now, by the last reading; infinite when nothing was ever heard."""
         return self._age + max(0.0, monotonic() - self._read)
+
+    @property
+    def as_of(self) -> float:
+        """The moment of our `monotonic` clock up to which the copy is right, by the last reading."""
+        return self._read - self._age
 
     async def _refresh(self) -> None:
         # The clock is taken before the question, so that the time it takes counts as age.

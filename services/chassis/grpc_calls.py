@@ -4,7 +4,8 @@ admission -> caller -> role -> decoding -> customer -> trace and journey -> vali
 
 A stream's message is read between role and decoding; a call's was read by gRPC before.
 
-Nothing is looked up twice and nothing is done for spans that nobody will see: this is paid by every call.
+Nothing is looked up twice and nothing is done for spans that nobody will see: this is paid by every call. An answer
+that the servicer has kept (`Keeper`) is given out right after the role: its question was validated when it was made.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 from uuid import uuid4
 
 import grpc
@@ -51,6 +52,17 @@ ServerContext = grpc.aio.ServicerContext[bytes, bytes]
 Unary = Callable[[Any], Awaitable[Message]]
 Stream = Callable[[Any], AsyncIterator[Message]]
 
+
+class Keeper(Protocol):
+    """Keeps answers of one RPC. They are the same for every caller whom the policy allows."""
+
+    def get(self, question: bytes) -> bytes | None:
+        """The answer to a question as it came, if one is kept that still holds."""
+
+    async def make(self, question: bytes, make: Callable[[], Awaitable[Message]]) -> bytes:
+        """The answer of `make`, which may be shared by all who ask for the same at once. Raises what that raises."""
+
+
 # What changes something worth following has a `request_id`, or one of these names: it is safe to repeat as it stands.
 # Such calls are always traced and begin a journey. All others read, or are signs of life: they are traced by ratio.
 _CHANGING = ("Import", "Record")
@@ -70,8 +82,10 @@ class Admitted(NamedTuple):
     """Who calls, and what the call carries of traces and journeys."""
 
     caller: Caller
-    traceparent: Any
-    carried: Any
+    # Whether the call has a span, and what that continues.
+    recorded: bool
+    parent: SpanContext | None
+    baggage: Any
     journey: Any
 
 
@@ -110,7 +124,24 @@ class Rpc:
         else:
             caller = self._verifier.known(str(authorization)) or await self._verifier.verify(str(authorization))
         self.rule.check_role(caller)
-        return Admitted(caller, traceparent, carried, journey)
+        trusted = caller.role == ROLE_SERVICE
+        parent = _parent(traceparent) if trusted else None
+        if self.changes:
+            recorded = self._telemetry.recording
+        elif trusted and traceparent is not None:
+            recorded = self._telemetry.recording and parent is not None
+        else:
+            ratio = self._telemetry.browsing_sample_ratio
+            recorded = ratio > 0 and random.random() < ratio  # noqa: S311 - a sample, not a secret
+        if recorded and not trusted:
+            parent = _parent(traceparent)
+        return Admitted(caller, recorded, parent, carried, journey)
+
+    def kept(self, admitted: Admitted, raw: bytes, keeper: Keeper) -> bytes | None:
+        """A kept answer, for a call that has no span and belongs to no journey: there is nothing else to do."""
+        if admitted.recorded or admitted.journey is not None or admitted.baggage is not None:
+            return None
+        return keeper.get(raw)
 
     async def begin(self, admitted: Admitted, raw: bytes, server: ServerContext) -> tuple[Any, Span | None]:
         """The request of a caller who may ask for it, and the span if one is recorded. Raises refusals."""
@@ -124,7 +155,7 @@ class Rpc:
         self.rule.check_customer(caller, request)
         set_caller(caller)
 
-        journey_id, span = self._join(caller, request, admitted.traceparent, admitted.carried, admitted.journey)
+        journey_id, span = self._join(admitted, request)
         if journey_id is not None and caller.role != ROLE_SERVICE:
             await server.send_initial_metadata(((t.JOURNEY_METADATA, journey_id),))
         return request, span
@@ -135,27 +166,14 @@ class Rpc:
         if self._rules is not None:
             self._rules(request)
 
-    def _join(
-        self, caller: Caller, request: Message, traceparent: Any, carried: Any, journey: Any
-    ) -> tuple[str | None, Span | None]:
+    def _join(self, admitted: Admitted, request: Message) -> tuple[str | None, Span | None]:
         """Makes the task part of the trace and the journey the call belongs to.
 
         A service of ours is believed what it carries. Of anybody else's only a well-formed journey id and trace id are
         taken, not the baggage and not the wish to be recorded.
         """
-        trusted = caller.role == ROLE_SERVICE
-        parent = _parent(traceparent) if trusted else None
-        if self.changes:
-            recorded = self._telemetry.recording
-        elif trusted and traceparent is not None:
-            recorded = self._telemetry.recording and parent is not None
-        else:
-            ratio = self._telemetry.browsing_sample_ratio
-            recorded = ratio > 0 and random.random() < ratio  # noqa: S311 - a sample, not a secret
-        if recorded and not trusted:
-            parent = _parent(traceparent)
-
-        journey_id, customer_id = self._ids(caller, request, trusted, carried, journey)
+        caller, recorded, parent, *_ = admitted
+        journey_id, customer_id = self._ids(admitted, request)
         if not recorded and parent is None and journey_id is None and customer_id is None:
             context.attach(_QUIET)
             return None, None
@@ -173,10 +191,10 @@ class Rpc:
         context.attach(trace.set_span_in_context(span, joined))
         return journey_id, span
 
-    def _ids(
-        self, caller: Caller, request: Message, trusted: bool, carried: Any, journey: Any
-    ) -> tuple[str | None, str | None]:
+    def _ids(self, admitted: Admitted, request: Message) -> tuple[str | None, str | None]:
         """The ids of journey and customer. A change without a journey begins one."""
+        caller, *_, carried, journey = admitted
+        trusted = caller.role == ROLE_SERVICE
         journey_id = journey if isinstance(journey, str) and t.is_journey(journey) else None
         customer_id = caller.customer_id
         if customer_id is None and self._customer_field:
@@ -221,9 +239,14 @@ class Rpc:
 
 
 def unary_handler(
-    rpc: Rpc, method: Unary, admission: Admission, default_deadline_seconds: float
+    rpc: Rpc, method: Unary, admission: Admission, default_deadline_seconds: float, keeper: Keeper | None = None
 ) -> Callable[[bytes, ServerContext], Awaitable[bytes]]:
     """The handler of a unary RPC, as grpc.aio wants it, from and to bytes."""
+
+    async def answer(raw: bytes, request: Any) -> bytes:
+        if keeper is None:
+            return _encode(await method(request))
+        return _sendable(keeper.get(raw) or await keeper.make(raw, lambda: method(request)))
 
     async def handle(raw: bytes, server: ServerContext) -> bytes:
         began = perf_counter()
@@ -233,18 +256,21 @@ def unary_handler(
         try:
             admission.enter()
             entered = True
-            request, span = await rpc.begin(await rpc.admit(server), raw, server)
+            admitted = await rpc.admit(server)
+            if keeper is not None and (kept := rpc.kept(admitted, raw, keeper)) is not None:
+                status = "OK"
+                return kept
+            request, span = await rpc.begin(admitted, raw, server)
             rpc.check(raw, request)
             left: float | None = server.time_remaining()
             if left is not None:
                 # gRPC itself cancels this task when the client's deadline is over.
                 _deadline.set(monotonic() + left)
-                response = await method(request)
+                encoded = await answer(raw, request)
             else:
                 _deadline.set(monotonic() + default_deadline_seconds)
                 async with asyncio.timeout(default_deadline_seconds) as scope:
-                    response = await method(request)
-            encoded = _encode(response)
+                    encoded = await answer(raw, request)
             status = "OK"
         except Refusal as refusal:
             status = refusal.status
@@ -318,7 +344,10 @@ def stream_handler(
 
 
 def _encode(response: Message) -> bytes:
-    encoded = response.SerializeToString()
+    return _sendable(response.SerializeToString())
+
+
+def _sendable(encoded: bytes) -> bytes:
     if len(encoded) > MAX_RESPONSE_BYTES:
         problem = "the answer is too large to be sent; where it is a page, ask for a smaller one"
         raise TooMuch(problem, reason="RESPONSE_TOO_LARGE", limit_bytes=MAX_RESPONSE_BYTES, bytes=len(encoded))

@@ -30,7 +30,8 @@ from services.chassis.telemetry import SERVER_IN_FLIGHT, SERVER_SHED, Telemetry
 logger = logging.getLogger(__name__)
 
 # A service's full protobuf name and the object whose methods answer: `async def X(self, request) -> response`, and for
-# a server stream an async generator `async def X(self, request) -> AsyncIterator[response]`.
+# a server stream an async generator `async def X(self, request) -> AsyncIterator[response]`. It may keep answers that
+# are the same for everybody: `keepers: Mapping[str, Keeper]`, by the method's name.
 Servicer = tuple[str, object]
 
 # The health name that says only that the process answers; "" says whether calls should be sent here.
@@ -129,7 +130,10 @@ class GrpcServer:
                 stream: Any = stream_handler(rpc, answer, self._admission, deadline)
                 handlers[method.name] = grpc.stream_stream_rpc_method_handler(stream)
             else:
-                unary: Any = unary_handler(rpc, answer, self._admission, deadline)
+                keeper = getattr(servicer, "keepers", {}).get(method.name)
+                if keeper is not None and (rpc.changes or rpc.rule.customer_field):
+                    raise ValueError(f"{method.full_name}: its answers are not the same for everybody")
+                unary: Any = unary_handler(rpc, answer, self._admission, deadline, keeper)
                 handlers[method.name] = grpc.unary_unary_rpc_method_handler(unary)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 

@@ -50,6 +50,11 @@ class Latest(Generic[M]):
                 self._show(type(self._usual).FromString(rows[0]["message"]))
         return self._known
 
+    @property
+    def shown(self) -> M:
+        """What `read` gave last, or was heard since; another object once it changed."""
+        return self._known
+
     async def hear(self, tx: Transaction, message: M, as_of: datetime, version: int) -> None:
         """Keeps what was said at a time, unless something newer is known."""
         kept = await tx.connection.fetchval(KEEP, self._name, as_of, version, message.SerializeToString())
@@ -60,4 +65,5 @@ class Latest(Generic[M]):
         shown = type(self._usual)()
         shown.CopyFrom(self._usual)
         shown.MergeFrom(message)
-        self._known = shown
+        if shown != self._known:
+            self._known = shown

@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import time
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -38,13 +40,12 @@ ROLES = ("visitor", "customer", "agent", "operator", "service", "stranger servic
 
 
 def shop_services() -> list[str]:
-    """Every service in proto/shop, by the descriptor pool that importing the rig has filled."""
-    pool = descriptor_pool.Default()
-    return [
-        service.full_name
-        for name in ("catalog", "contact", "inventory", "loyalty", "shipping")
-        for service in pool.FindFileByName(f"shop/{name}/v1/{name}.proto").services_by_name.values()
-    ]
+    """Every service in proto/shop."""
+    names = (
+        file.relative_to("proto").with_suffix("").parts for file in sorted(Path("proto/shop").glob("*/v1/*.proto"))
+    )
+    protos = [import_module(".".join(parts) + "_pb2").DESCRIPTOR for parts in names]
+    return [service.full_name for proto in protos for service in proto.services_by_name.values()]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def policy_of(method: MethodDescriptor) -> access_pb2.Policy:
 
 
 def test_every_rpc_says_who_may_call() -> None:
-    assert len(shop_services()) == 8
+    assert len(shop_services()) >= 8
     for method in methods_of(*shop_services()):
         policy = policy_of(method)
         assert policy.allow, method.full_name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import asyncpg
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.catalog import feed_file, queries, usecases
+from services.catalog.answers import KeptAnswers
 from services.catalog.domain.feed import category, product_type
+from services.catalog.freshness import Freshness
 from services.catalog.queries import Filters
 from services.catalog.window import ShownAlternative, ShownProduct, Window
 from services.chassis import pages
@@ -27,9 +29,15 @@ ATTRIBUTES = ("brand", "category", "size", "color", "gender")
 class CatalogApi:
     """shop.catalog.v1.CatalogService; what each call promises and refuses stands in its proto."""
 
-    def __init__(self, window: Window, hotline: Latest[ContactOptions]) -> None:
+    def __init__(self, window: Window, hotline: Latest[ContactOptions], freshness: Freshness) -> None:
         self._window = window
         self._hotline = hotline
+        # None of these looks at who asks.
+        self.keepers: Mapping[str, KeptAnswers] = {
+            "ListProducts": KeptAnswers(freshness, hotline, _listed_ids),
+            "GetProduct": KeptAnswers(freshness, hotline, _product_ids),
+            "ListAlternatives": KeptAnswers(freshness, hotline, _alternative_ids),
+        }
 
     async def ListProducts(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
         size = pages.size(request.page_size, usual=24, most=100)
@@ -139,6 +147,18 @@ def _variant(row: asyncpg.Record, free: int) -> pb.Variant:
 
 def _alternatives(alternatives: Iterable[ShownAlternative]) -> list[pb.Alternative]:
     return [pb.Alternative(product=_product(each.product), reasons=each.likeness.reasons()) for each in alternatives]
+
+
+def _listed_ids(answer: pb.ListProductsResponse) -> Iterable[str]:
+    return (product.product_id for product in answer.products)
+
+
+def _product_ids(answer: pb.GetProductResponse) -> Iterable[str]:
+    return (answer.product.product_id, *_alternative_ids(answer))
+
+
+def _alternative_ids(answer: pb.GetProductResponse | pb.ListAlternativesResponse) -> Iterable[str]:
+    return (alternative.product.product_id for alternative in answer.alternatives)
 
 
 def _since(instant: datetime | None) -> Timestamp | None:
