@@ -12,7 +12,7 @@ from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
 from services.catalog.feed_file import import_file
 from services.catalog.freshness import Freshness
-from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
+from services.catalog.grpc_api import CatalogAdminApi, CatalogApi, Shop
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
 from services.catalog.window import Window
@@ -52,17 +52,17 @@ class Catalog:
             "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
         )
         self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
-        storefront = CatalogApi(window, self.hotline, self._freshness)
+        shop = Shop(settings.shop_locale, settings.shop_currency)
+        storefront = CatalogApi(window, shop, self.hotline, self._freshness)
         for kept in storefront.keepers.values():
             self.changes.listen(kept.forget)
         self._kept = storefront.keepers
-        admin = CatalogAdminApi(runtime.database, settings.shop_locale, settings.shop_currency)
         meter.create_observable_counter(
             "shop.catalog.answers", [self._answers], description="Answers given, by method and whether kept or made."
         )
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", storefront),
-            ("shop.catalog.v1.CatalogAdminService", admin),
+            ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database, shop)),
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile, self.changes.run]
 

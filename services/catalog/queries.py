@@ -14,17 +14,45 @@ import asyncpg
 from services.catalog.domain.alternatives import Article
 from services.chassis.database import Database
 
-# In stock and for sale. A product is `listed` while one of its variants is.
+# In stock, and of a published product. A product is `listed` while one of its variants is.
 SELLABLE = "v.sellable"
-
-# The variants of some products, in the order of their sizes. The first row of a product has its texts.
-_SHELF = """
-SELECT v.sku, v.product_id, v.title, v.brand, v.category, v.price, v.currency, v.color, v.size, v.size_system,
-    v.gender, v.age_group, v.gtin, v.image_link, v.free,
-    row_number() OVER shelf AS nth, p.title AS product_title, p.brand AS product_brand,
-    p.category AS product_category, CASE WHEN row_number() OVER shelf = 1 THEN p.description END AS product_description
+# For sale in the currency that was asked for ($1 of every query that reads a shelf).
+_PRICED = "current_prices c ON c.sku = v.sku AND c.currency = $1"
+# Texts in the first of the languages ($2) that has some.
+_IN_WORDS = """
+LEFT JOIN LATERAL (
+    SELECT t.title FROM variant_texts t WHERE t.sku = v.sku
+    ORDER BY array_position($2::text[], t.locale::text), t.locale LIMIT 1
+) said ON true
+"""
+_PRODUCT_IN_WORDS = """
+LEFT JOIN LATERAL (
+    SELECT t.locale, t.title, t.description FROM product_texts t WHERE t.product_id = p.product_id
+    ORDER BY array_position($2::text[], t.locale::text), t.locale LIMIT 1
+) told ON true
+"""
+_VARIANT = """
+v.sku, v.product_id, said.title, v.brand, v.category, c.amount AS price, c.regular_amount AS regular_price,
+    $1::text AS currency, v.color, v.size, v.size_system, v.width, v.material, v.gender, v.age_group, v.gtin,
+    v.image_link, v.free
+"""
+# The variants of some products, in the order of their sizes. The first row of a product has its texts and pictures.
+_SHELF = f"""
+SELECT {_VARIANT},
+    row_number() OVER shelf AS nth, told.title AS product_title, told.locale AS product_locale,
+    p.brand AS product_brand, p.category AS product_category, p.state AS product_state, p.create_time,
+    CASE WHEN row_number() OVER shelf = 1 THEN told.description END AS product_description,
+    CASE WHEN row_number() OVER shelf = 1 THEN p.media END AS media
 """
 _IN_ORDER = "WINDOW shelf AS (PARTITION BY p.product_id ORDER BY v.size_order, v.color, v.sku)"
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """For whom an answer is: in which languages, best first, and the currency of its prices."""
+
+    locales: Sequence[str]
+    currency: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +66,17 @@ class Filters:
     gender: str = ""
 
 
-async def page(database: Database, filters: Filters, after: str, limit: int) -> list[asyncpg.Record]:
+async def page(
+    database: Database, audience: Audience, filters: Filters, after: str, limit: int
+) -> list[asyncpg.Record]:
     """The sellable variants of the products of a page, by product id and size; `matches` says which fit the filters."""
-    arguments: list[object] = [after, limit]
+    arguments: list[object] = [audience.currency, audience.locales, after, limit]
 
     def argument(value: object) -> str:
         arguments.append(value)
         return f"${len(arguments)}"
 
-    products = ["p.listed", "p.product_id > $1"]
+    products = ["p.listed", "p.product_id > $3"]
     if filters.brand:
         products.append(f"p.brand = {argument(filters.brand)}")
     if filters.category:
@@ -59,72 +89,81 @@ async def page(database: Database, filters: Filters, after: str, limit: int) -> 
         if value
     ]
     matches = " AND ".join(wanted) or "true"
-    if wanted:
-        products.append(
-            f"EXISTS (SELECT FROM variants v WHERE v.product_id = p.product_id AND {SELLABLE} AND {matches})"
-        )
+    products.append(
+        f"EXISTS (SELECT FROM variants v JOIN {_PRICED} WHERE v.product_id = p.product_id AND {SELLABLE} AND {matches})"
+    )
     return await database.fetch(
         f"WITH p AS MATERIALIZED ("
-        f"SELECT * FROM products p WHERE {' AND '.join(products)} ORDER BY p.product_id LIMIT $2"
+        f"SELECT * FROM products p WHERE {' AND '.join(products)} ORDER BY p.product_id LIMIT $4"
         # Product by product: the planner, which cannot know how few they are, would read all variants of the shop.
         f") {_SHELF}, {matches} AS matches FROM p CROSS JOIN LATERAL ("
         f"SELECT v.* FROM variants v WHERE v.product_id = p.product_id AND {SELLABLE} OFFSET 0) v"
-        f" {_IN_ORDER} ORDER BY p.product_id, nth",
+        f" JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS} {_IN_ORDER} ORDER BY p.product_id, nth",
         *arguments,
     )
 
 
-async def products(database: Database, product_ids: Sequence[str]) -> list[asyncpg.Record]:
+async def products(database: Database, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
     """The sellable variants of some products, by product id and size."""
     return await database.fetch(
         f"{_SHELF}, true AS matches FROM products p JOIN variants v ON v.product_id = p.product_id AND {SELLABLE}"
-        f" WHERE p.product_id = ANY($1::text[]) {_IN_ORDER} ORDER BY p.product_id, nth",
+        f" JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS}"
+        f" WHERE p.product_id = ANY($3::text[]) {_IN_ORDER} ORDER BY p.product_id, nth",
+        audience.currency,
+        audience.locales,
         product_ids,
     )
 
 
-async def product(database: Database, product_id: str) -> list[asyncpg.Record]:
-    """All variants of a product by size, each with whether it may be shown (`shown`); no rows when there is none."""
+async def product(database: Database, audience: Audience, product_id: str) -> list[asyncpg.Record]:
+    """All variants of a product by size, each with whether it is for sale at all (`offered`) and whether it may be
+    shown (`shown`); no rows when there is none, or only a draft."""
     return await database.fetch(
-        f"{_SHELF}, true AS matches, {SELLABLE} AS shown FROM products p JOIN variants v USING (product_id)"
-        f" WHERE p.product_id = $1 {_IN_ORDER} ORDER BY nth",
+        f"{_SHELF}, true AS matches, v.published AND c.sku IS NOT NULL AS offered,"
+        f" {SELLABLE} AND c.sku IS NOT NULL AS shown"
+        f" FROM products p JOIN variants v USING (product_id) LEFT JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS}"
+        f" WHERE p.product_id = $3 AND p.state <> 'DRAFT' {_IN_ORDER} ORDER BY nth",
+        audience.currency,
+        audience.locales,
         product_id,
     )
 
 
-async def variants(database: Database, skus: Sequence[str]) -> list[asyncpg.Record]:
-    """Variants by SKU, in stock or not."""
-    return await database.fetch("SELECT v.* FROM variants v WHERE v.sku = ANY($1::text[]) ORDER BY v.sku", skus)
+async def variants(database: Database, audience: Audience, skus: Sequence[str]) -> list[asyncpg.Record]:
+    """Variants of published products by SKU, in stock or not; without a price where not sold in the currency."""
+    return await _variants(database, audience, skus, "v.published")
+
+
+async def sought(database: Database, audience: Audience, sku: str) -> list[asyncpg.Record]:
+    """The variant somebody was looking for, also of a discontinued product; no row when there is none."""
+    state = "(SELECT p.state FROM products p WHERE p.product_id = v.product_id)"
+    return await _variants(database, audience, [sku], f"{state} <> 'DRAFT'")
+
+
+async def _variants(database: Database, audience: Audience, skus: Sequence[str], of: str) -> list[asyncpg.Record]:
+    return await database.fetch(
+        f"SELECT {_VARIANT} FROM variants v LEFT JOIN {_PRICED} {_IN_WORDS}"
+        f" WHERE v.sku = ANY($3::text[]) AND {of} ORDER BY v.sku",
+        audience.currency,
+        audience.locales,
+        skus,
+    )
 
 
 async def near(database: Database, wanted: Article, limit: int) -> list[str]:
-    """Products with a sellable variant of the same category, gender and size, and the nearest prices both ways."""
-    alike = f"{SELLABLE} AND v.category = $2 AND v.gender = $3 AND v.size = $4 AND v.currency = $5"
-    return await _both_ways(database, alike, wanted, limit, wanted.category, wanted.gender, wanted.size)
+    """Products with a sellable variant of the same category, gender and size, and the nearest prices."""
+    # Of a size that half a shop has, so many are looked at: the cost has a bound.
+    alike = f"{SELLABLE} AND v.category = $4 AND v.gender = $5 AND v.size = $6"
+    return await _nearest(database, wanted, alike, "v.sku", limit, wanted.category, wanted.gender, wanted.size)
 
 
 async def around(database: Database, wanted: Article, limit: int) -> list[str]:
     """Products with a sellable variant of the same category, and of the same size anywhere below the one above it."""
     above = "".join(step + " > " for step in wanted.category.split(" > ")[:-2])
-    # Of a size that half a shop has, the first so many by category are looked at: the cost has a bound.
-    beside = (
-        f"(SELECT product_id FROM (SELECT v.* FROM variants v WHERE {SELLABLE} AND v.product_id <> $1 AND v.size = $7"
-        " AND v.category >= $5 AND v.category < $6 AND v.currency = $3"
-        f" ORDER BY v.category, v.gender, v.price, v.sku LIMIT {limit * 20}) v"
-        f" ORDER BY v.gender <> $8, abs(v.price - $4), v.sku LIMIT {limit})"
-    )
-    alike = f"{SELLABLE} AND v.category = $2 AND v.currency = $3"
-    return await _ids(
-        database,
-        f"{_way('>=', alike, '$4', limit)} UNION {_way('<', alike, '$4', limit)} UNION {beside}",
-        wanted.product_id,
-        wanted.category,
-        wanted.currency,
-        wanted.price,
-        above,
-        _end(above),
-        wanted.size,
-        wanted.gender,
+    beside = f"{SELLABLE} AND v.size = $4 AND v.category >= $5 AND v.category < $6"
+    found = await _nearest(database, wanted, f"{SELLABLE} AND v.category = $4", "v.sku", limit, wanted.category)
+    return found + await _nearest(
+        database, wanted, beside, "v.category, v.gender, v.sku", limit, wanted.size, above, _end(above)
     )
 
 
@@ -182,27 +221,18 @@ async def changed_since(database: Database, position: str | None) -> tuple[str, 
     return rows[0]["position"], rows[0]["product_ids"]
 
 
-async def _both_ways(database: Database, alike: str, wanted: Article, limit: int, *values: str) -> list[str]:
-    return await _ids(
-        database,
-        f"{_way('>=', alike, '$6', limit)} UNION {_way('<', alike, '$6', limit)}",
-        wanted.product_id,
-        *values,
+async def _nearest(database: Database, wanted: Article, alike: str, order: str, limit: int, *values: str) -> list[str]:
+    """Those with the nearest prices among the first many that are alike in an order that an index has."""
+    rows = await database.fetch(
+        f"SELECT product_id FROM (SELECT v.product_id, v.sku, c.amount FROM variants v JOIN {_PRICED}"
+        f" WHERE {alike} AND v.product_id <> $2 ORDER BY {order} LIMIT {limit * 20}) v"
+        f" ORDER BY abs(amount - $3), sku LIMIT {limit}",
         wanted.currency,
+        wanted.product_id,
         wanted.price,
+        *values,
     )
-
-
-def _way(comparison: str, alike: str, price: str, limit: int) -> str:
-    direction = "DESC" if comparison == "<" else "ASC"
-    return (
-        f"(SELECT v.product_id FROM variants v WHERE {alike} AND v.product_id <> $1 AND v.price {comparison} {price}"
-        f" ORDER BY v.price {direction}, v.sku {direction} LIMIT {limit})"
-    )
-
-
-async def _ids(database: Database, query: str, *arguments: object) -> list[str]:
-    return [row["product_id"] for row in await database.fetch(query, *arguments)]
+    return [row["product_id"] for row in rows]
 
 
 def _end(prefix: str) -> str:

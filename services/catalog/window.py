@@ -16,7 +16,7 @@ from services.catalog import queries
 from services.catalog.clients import InventoryClient
 from services.catalog.domain.alternatives import Article, Likeness, nearest
 from services.catalog.freshness import Freshness
-from services.catalog.queries import Filters
+from services.catalog.queries import Audience, Filters
 from services.chassis.database import Database
 from services.chassis.errors import NotFound, Refusal
 from services.chassis.grpc_errors import RemoteError
@@ -74,10 +74,10 @@ class Window:
         self._inventory = inventory
         self._count_asked = count_asked
 
-    async def page(self, filters: Filters, after: str, size: int) -> Page:
+    async def page(self, audience: Audience, filters: Filters, after: str, size: int) -> Page:
         """Products by their id, after one."""
         stale_since = await self._freshness.stale_since()
-        rows = await queries.page(self._database, filters, after, size)
+        rows = await queries.page(self._database, audience, filters, after, size)
         listed = _products(rows)
         confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
         shown = [ShownProduct(head, _kept(variants, confirmed)) for head, variants in listed]
@@ -86,14 +86,16 @@ class Window:
         last = listed[-1][0]["product_id"] if len(listed) == size else None
         return Page(shown, last, unconfirmed_since)
 
-    async def product(self, product_id: str) -> tuple[ShownProduct, list[ShownAlternative], datetime | None]:
+    async def product(
+        self, audience: Audience, product_id: str
+    ) -> tuple[ShownProduct, list[ShownAlternative], datetime | None]:
         """A product, and what is like it when it is sold out. Raises `NotFound`."""
         stale_since = await self._freshness.stale_since()
-        rows = await queries.product(self._database, product_id)
+        rows = await queries.product(self._database, audience, product_id)
         if not rows:
             raise NotFound("there is no such product", product_id=product_id)
         # Past the bound all its variants are asked for: one that is back may be shown, too.
-        considered = rows if stale_since else [row for row in rows if row["shown"]]
+        considered = [row for row in rows if row["offered" if stale_since else "shown"]]
         confirmed, unconfirmed_since = await self._confirmed(considered, stale_since)
         if unconfirmed_since:
             considered = [row for row in rows if row["shown"]]
@@ -102,24 +104,26 @@ class Window:
             return shown, [], unconfirmed_since
         # Which size was looked for is not known.
         wanted = _article(rows[0], size="")
-        alternatives, since = await self._alternatives(wanted, SOLD_OUT_ALTERNATIVES, stale_since)
+        alternatives, since = await self._alternatives(audience, wanted, SOLD_OUT_ALTERNATIVES, stale_since)
         return shown, alternatives, unconfirmed_since or since
 
-    async def alternatives(self, sku: str, most: int) -> tuple[list[ShownAlternative], datetime | None]:
+    async def alternatives(
+        self, audience: Audience, sku: str, most: int
+    ) -> tuple[list[ShownAlternative], datetime | None]:
         """What is like a variant, nearest first. Raises `NotFound`."""
         stale_since = await self._freshness.stale_since()
-        rows = await queries.variants(self._database, [sku])
+        rows = await queries.sought(self._database, audience, sku)
         if not rows:
             raise NotFound("there is no such SKU", sku=sku)
-        return await self._alternatives(_article(rows[0]), most, stale_since)
+        return await self._alternatives(audience, _article(rows[0]), most, stale_since)
 
     async def _alternatives(
-        self, wanted: Article, most: int, stale_since: datetime | None
+        self, audience: Audience, wanted: Article, most: int, stale_since: datetime | None
     ) -> tuple[list[ShownAlternative], datetime | None]:
         candidates = set(await queries.near(self._database, wanted, CANDIDATES)) if wanted.size else set()
         if len(candidates) < most:
             candidates |= set(await queries.around(self._database, wanted, CANDIDATES))
-        rows = await queries.products(self._database, sorted(candidates))
+        rows = await queries.products(self._database, audience, sorted(candidates))
         confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
         shown = {
             head["product_id"]: ShownProduct(head, kept)

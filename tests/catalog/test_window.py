@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from services.catalog import queries
 from services.catalog.consumers import HEARS
+from services.catalog.queries import Audience
 from services.chassis.errors import InvalidInput, NotFound
 from shop.access.v1 import access_pb2
 from shop.catalog.v1 import catalog_pb2 as pb
@@ -22,6 +23,8 @@ from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged
 from tests.catalog.conftest import Shelf, heard, level_changed, wanted
+
+EURO = Audience(["en"], "EUR")
 
 
 async def two_products(shelf: Shelf) -> None:
@@ -80,7 +83,7 @@ async def test_two_locations_heard_at_the_same_time_are_both_counted(shelf: Shel
                 for number, place in enumerate(("vienna-1", "graz-1", "linz-1"))
             )
         )
-        assert (await queries.variants(shelf.database, ["one"]))[0]["free"] == 3 * version
+        assert (await queries.variants(shelf.database, EURO, ["one"]))[0]["free"] == 3 * version
 
 
 async def test_stock_heard_before_the_feed_counts_once_the_feed_comes(shelf: Shelf) -> None:
@@ -219,8 +222,10 @@ async def test_names_and_prices_for_a_checkout_are_given_in_stock_or_not(shelf: 
     answer = await shelf.admin.BatchGetVariants(records.BatchGetVariantsRequest(skus=["two", "one", "unknown"]))
     assert [(each.sku, each.price.units, each.price.nanos, each.price.currency_code) for each in answer.variants] == [
         ("one", 129, 950_000_000, "EUR"),
-        ("two", 1000, 0, "JPY"),
+        ("two", 0, 0, ""),
     ]
+    answer = await shelf.admin.BatchGetVariants(records.BatchGetVariantsRequest(skus=["two"], currency_code="JPY"))
+    assert [(each.price.units, each.price.currency_code) for each in answer.variants] == [(1000, "JPY")]
 
 
 def offered(message: Message) -> set[str]:

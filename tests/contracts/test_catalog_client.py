@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.stack import Stack
-from services.catalog.grpc_api import CatalogAdminApi
+from services.catalog.grpc_api import CatalogAdminApi, Shop
 from services.chassis.database import Database
 from services.chassis.migrations import migrate
 from services.chassis.values import from_money
@@ -33,7 +33,7 @@ async def database(infrastructure: Stack) -> AsyncIterator[Database]:
 @pytest.fixture(params=["fake", "real"])
 def catalog(request: pytest.FixtureRequest, database: Database) -> tuple[FakeCatalog | CatalogAdminApi, Sell]:
     """A catalog, and what puts something on sale there."""
-    fake, real = FakeCatalog(), CatalogAdminApi(database, "en", "EUR")
+    fake, real = FakeCatalog(), CatalogAdminApi(database, Shop("en", "EUR"))
 
     async def sell_at_fake(sku: str, title: str, price: str) -> None:
         fake.sell(sku, title, price)

@@ -23,7 +23,8 @@ class Article:
     color: str
     size: str
     gender: str
-    price: Decimal
+    # None: not sold in the currency, so no price is near.
+    price: Decimal | None
     currency: str
 
 
@@ -43,7 +44,7 @@ class Likeness:
             -self.shared_categories,
             not self.same_brand,
             not self.same_color,
-            abs(self.found.price - self.wanted.price),
+            abs(self.dearer),
             self.found.sku,
         )
 
@@ -73,6 +74,13 @@ class Likeness:
             shared += 1
         return shared
 
+    @property
+    def dearer(self) -> Decimal:
+        """By how much it costs more than what was wanted; 0 where that has no price."""
+        if self.found.price is None or self.wanted.price is None:
+            return Decimal(0)
+        return self.found.price - self.wanted.price
+
     def reasons(self) -> list[str]:
         """Why it was chosen; never empty."""
         found = []
@@ -86,10 +94,11 @@ class Likeness:
             found.append(f"by {self.found.brand} as well")
         if self.same_color:
             found.append(f"the same colour, {self.found.color}")
-        if abs(self.found.price - self.wanted.price) <= self.wanted.price * NEARLY:
-            found.append("for nearly the same price")
-        elif self.found.price < self.wanted.price:
-            found.append(f"for {self.wanted.price - self.found.price} {self.found.currency} less")
+        if self.wanted.price is not None:
+            if abs(self.dearer) <= self.wanted.price * NEARLY:
+                found.append("for nearly the same price")
+            elif self.dearer < 0:
+                found.append(f"for {-self.dearer} {self.found.currency} less")
         return found or ["in stock now"]
 
     @staticmethod

@@ -1,5 +1,7 @@
 """Catalog over gRPC: from messages to questions and commands, and back."""
 
-from services.catalog.grpc_api.window import CatalogAdminApi, CatalogApi
+from services.catalog.grpc_api.messages import Shop
+from services.catalog.grpc_api.records import CatalogAdminApi
+from services.catalog.grpc_api.window import CatalogApi
 
-__all__ = ["CatalogAdminApi", "CatalogApi"]
+__all__ = ["CatalogAdminApi", "CatalogApi", "Shop"]

@@ -1,3 +1,6 @@
+-- The table of variants is written anew here in any case, so its indexes may be, too.
+-- squawk-ignore-file require-concurrent-index-creation, require-concurrent-index-deletion
+
 -- Where a product stands, what it looks like, its texts in several languages, its prices in several currencies and over
 -- time. (The columns that this replaces go in 0006.)
 ALTER TABLE products
@@ -19,6 +22,11 @@ ADD COLUMN additional_image_link text NOT NULL DEFAULT '',
 -- Whether the product is published: here too, so that what may be shown is one column of the variant.
 ADD COLUMN published boolean NOT NULL DEFAULT true;
 ALTER TABLE variants ALTER COLUMN sellable SET EXPRESSION AS (free > 0 AND published);
+
+DROP INDEX variants_alike;
+DROP INDEX variants_near;
+CREATE INDEX variants_alike ON variants (size, category, gender, sku) WHERE sellable;
+CREATE INDEX variants_near ON variants (category, sku) WHERE sellable;
 
 -- The texts of a product in a language (BCP 47): those of its variant with the lowest SKU that has some.
 CREATE TABLE product_texts (
@@ -127,10 +135,10 @@ CREATE FUNCTION settle_prices(moved text []) RETURNS SETOF text LANGUAGE sql AS 
         WHERE sku = ANY(moved) AND start_time <= clock_timestamp() AND end_time > clock_timestamp()
         GROUP BY sku, currency
     ), wanted AS (
-        -- A reduction that would cost more than the price without it is none.
+        -- A reduction of no price is no price, and one that costs more than the price is none.
         SELECT sku, currency, least(regular, reduction) AS amount,
             CASE WHEN reduction < regular THEN regular END AS regular_amount
-        FROM holding
+        FROM holding WHERE regular IS NOT NULL
     ), gone AS (
         DELETE FROM current_prices c WHERE c.sku = ANY(moved)
             AND NOT EXISTS (SELECT FROM wanted w WHERE w.sku = c.sku AND w.currency = c.currency)
