@@ -25,6 +25,10 @@ async def on_stock(app: object, tx: Transaction, heard: Sequence[Heard[Any]]) ->
         message = fact.message
         if isinstance(message, StockLevelChanged):
             levels.append(Level(message.sku, message.location, message.version, message.free))
+            if message.HasField("moved_with"):
+                # Both sides of a transfer at once: the sum over the locations never has the units twice, or not at all.
+                other = message.moved_with
+                levels.append(Level(message.sku, other.location, other.version, other.free))
         elif isinstance(message, StockWatermark):
             as_of = to_datetime(message.as_of)
             watermarks[fact.partition] = max(as_of, watermarks.get(fact.partition, as_of))

@@ -9,11 +9,13 @@ from services.chassis.grpc_server import Servicer
 from services.chassis.relay import Watermark
 from services.chassis.service import Runtime, Service, run
 from services.chassis.waiting import every
-from services.inventory import publishes, usecases
+from services.inventory import publishes
+from services.inventory.audit import audit_all
 from services.inventory.consumers import HEARS
 from services.inventory.grpc_api import InventoryApi
 from services.inventory.settings import Settings
 from services.inventory.stock_file import import_file
+from services.inventory.usecases import reserving
 
 
 class Inventory:
@@ -32,7 +34,7 @@ class Inventory:
 
     async def _expire_due(self) -> object:
         async with self._database.transaction() as tx:
-            return await usecases.expire_due(tx)
+            return await reserving.expire_due(tx)
 
     async def ready(self) -> None:
         """Inventory may answer as soon as its database does."""
@@ -49,7 +51,10 @@ SERVICE = Service(
     hears=HEARS,
     build=Inventory,
     watermark=Watermark(publishes.STOCK, publishes.watermark),
-    commands={"import-stock": ("take in a stock file", import_file)},
+    commands={
+        "import-stock": ("take in a stock file", import_file),
+        "audit": ("recompute all balances and name each drift", audit_all),
+    },
 )
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from google.protobuf.message import Message
 
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
-from services.inventory import store, usecases
-from services.inventory.domain.stock import Allocation
+from services.inventory.domain.allocation import Allocation
+from services.inventory.store import reservations
+from services.inventory.usecases import orders
 from shop.shipping.events.v1 import facts_pb2 as shipping
 
 OF_AN_ORDER = (shipping.OrderRejected, shipping.OrderCancelled, shipping.ShipmentDispatched)
@@ -18,25 +19,25 @@ OF_AN_ORDER = (shipping.OrderRejected, shipping.OrderCancelled, shipping.Shipmen
 
 async def on_order_rejected(app: object, tx: Transaction, heard: Heard[shipping.OrderRejected]) -> None:
     """The order will never be: whatever it holds is free again."""
-    await usecases.release_order(tx, heard.message.order_id, _actor(heard))
+    await orders.release_order(tx, heard.message.order_id, _actor(heard))
 
 
 async def on_order_cancelled(app: object, tx: Transaction, heard: Heard[shipping.OrderCancelled]) -> None:
     """What has not left the house is free again."""
-    await usecases.release_order(tx, heard.message.order_id, _actor(heard))
+    await orders.release_order(tx, heard.message.order_id, _actor(heard))
 
 
 async def on_shipment_dispatched(app: object, tx: Transaction, heard: Heard[shipping.ShipmentDispatched]) -> None:
     """The units left the house."""
     leaving = [Allocation(item.sku, item.location, item.quantity) for item in heard.message.items]
-    await usecases.ship_order(tx, heard.message.order_id, leaving, _actor(heard))
+    await orders.ship_order(tx, heard.message.order_id, leaving, _actor(heard))
 
 
 async def lock_orders(app: object, tx: Transaction, facts: Sequence[Message]) -> None:
     """Takes the locks of all these facts at once: they share rows with those of other partitions, and with callers."""
-    orders = {fact.order_id: fact for fact in facts if isinstance(fact, OF_AN_ORDER)}
-    releasing = [order_id for order_id, fact in orders.items() if not isinstance(fact, shipping.ShipmentDispatched)]
-    await store.lock_orders(tx.connection, list(orders), releasing)
+    told = {fact.order_id: fact for fact in facts if isinstance(fact, OF_AN_ORDER)}
+    releasing = [order_id for order_id, fact in told.items() if not isinstance(fact, shipping.ShipmentDispatched)]
+    await reservations.lock_orders(tx.connection, list(told), releasing)
 
 
 def _actor(heard: Heard[Any]) -> str:

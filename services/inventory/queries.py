@@ -11,8 +11,9 @@ from services.chassis.database import Database
 
 # Units on a row that are written down as held though their time ran out count as free.
 LEVELS = """
-SELECT s.sku, s.location, s.on_hand, s.held - coalesce(due.quantity, 0) AS held, s.committed, s.received_total,
-    s.version, greatest(0, s.on_hand - s.held - s.committed + coalesce(due.quantity, 0)) AS free
+SELECT s.sku, s.location, s.on_hand, s.held - coalesce(due.quantity, 0) AS held, s.committed, s.safety,
+    s.received_total, s.version,
+    greatest(0, s.on_hand - s.held - s.committed - s.safety + coalesce(due.quantity, 0)) AS free
 FROM stock s LEFT JOIN LATERAL (
     SELECT sum(l.quantity)::bigint AS quantity FROM reservation_lines l
     WHERE l.sku = s.sku AND l.location = s.location AND l.held_until <= now()
@@ -65,4 +66,13 @@ async def reservation(database: Database, reservation_id: str) -> list[asyncpg.R
         " FROM reservations r JOIN reservation_lines l USING (reservation_id)"
         " WHERE r.reservation_id = $1 ORDER BY l.sku, l.location",
         reservation_id,
+    )
+
+
+async def location_ranks(database: Database, after: str | None, limit: int) -> list[asyncpg.Record]:
+    """In which order locations serve each country, by country."""
+    return await database.fetch(
+        "SELECT * FROM location_ranks WHERE $1::text IS NULL OR country > $1 ORDER BY country LIMIT $2",
+        after,
+        limit,
     )

@@ -18,7 +18,7 @@ from typing import TextIO
 
 import grpc
 
-from services.inventory.usecases import Counted
+from services.inventory.usecases.stock import Counted
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1 import inventory_pb2_grpc as rpc
 

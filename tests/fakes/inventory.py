@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from services.chassis.errors import NotFound, NotNow, Unavailable
 from services.chassis.requests import RequestIdReused
 from services.chassis.values import to_datetime, to_timestamp
-from services.inventory.domain.stock import Level, allocate
+from services.inventory.domain.allocation import allocate
+from services.inventory.domain.levels import Level
 from shop.inventory.v1 import inventory_pb2 as pb
 
 R = TypeVar("R", bound=Message)

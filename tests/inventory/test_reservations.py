@@ -5,34 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from uuid import uuid4
 
 import pytest
 
 from services.chassis.database import Database
 from services.chassis.errors import Conflict, InvalidInput, Refusal
 from services.chassis.requests import RequestIdReused
-from services.inventory import usecases
+from services.inventory.domain.allocation import Allocation
+from services.inventory.domain.limits import TooManyHolds
 from services.inventory.domain.reservation import (
     HoldLimitReached,
     OrderReleased,
     ReservationClosed,
     ReservationExpired,
     ReservationNotFound,
-    TooManyHolds,
 )
-from services.inventory.domain.stock import Allocation, OutOfStock
+from services.inventory.domain.stock import OutOfStock
 from services.inventory.grpc_api import InventoryApi
+from services.inventory.usecases import orders, reserving
 from shop.inventory.v1 import inventory_pb2 as pb
-from tests.inventory.conftest import audit, expire, level, receive, request_id, reserve_request
-
-
-def commit_request(reservation: pb.Reservation, order: str = "") -> pb.CommitReservationRequest:
-    return pb.CommitReservationRequest(
-        request_id=request_id(),
-        reservation_id=reservation.reservation_id,
-        order_id=order or f"ord_{uuid4().hex}",
-    )
+from tests.inventory.conftest import audit, commit_request, expire, level, receive, request_id, reserve_request
 
 
 async def test_all_lines_or_none(api: InventoryApi, database: Database) -> None:
@@ -140,7 +132,7 @@ async def test_a_lapsed_hold_commits_while_its_units_are_free(api: InventoryApi,
     held = await api.ReserveStock(reserve_request(("a", 1)))
     await expire(database, held.reservation.reservation_id)
     async with database.transaction() as tx:
-        assert await usecases.expire_due(tx) == 1
+        assert await reserving.expire_due(tx) == 1
     committed = await api.CommitReservation(commit_request(held.reservation))
     assert committed.reservation.state == pb.RESERVATION_STATE_COMMITTED
     assert (await level(api, "a")).committed == 1
@@ -153,14 +145,14 @@ async def test_the_sweep_announces_what_became_free(api: InventoryApi, database:
     await expire(database, held.reservation.reservation_id)
     await database.pool.execute("DELETE FROM outbox")
     async with database.transaction() as tx:
-        assert await usecases.expire_due(tx) == 1
+        assert await reserving.expire_due(tx) == 1
     kinds = [row["headers"] for row in await database.fetch("SELECT headers->>'ce_type' AS headers FROM outbox")]
     assert sorted(kinds) == [
         "shop.inventory.events.v1.ReservationExpired",
         "shop.inventory.events.v1.StockLevelChanged",
     ]
     async with database.transaction() as tx:
-        assert await usecases.expire_due(tx) == 0
+        assert await reserving.expire_due(tx) == 0
 
 
 async def test_extending_moves_the_limit_up_to_the_longest(api: InventoryApi, database: Database) -> None:
@@ -225,7 +217,7 @@ async def test_releasing_an_order_gives_back_what_has_not_left(api: InventoryApi
     held = (await api.ReserveStock(reserve_request(("a", 3)))).reservation
     await api.CommitReservation(commit_request(held, "ord_1"))
     async with database.transaction() as tx:
-        await usecases.ship_order(tx, "ord_1", [Allocation("a", "vienna-1", 1)], "test")
+        await orders.ship_order(tx, "ord_1", [Allocation("a", "vienna-1", 1)], "test")
     for expected in ([2], []):
         answer = await api.ReleaseOrder(pb.ReleaseOrderRequest(request_id=request_id(), order_id="ord_1"))
         assert [part.quantity for part in answer.released] == expected
@@ -256,7 +248,7 @@ async def test_holds_per_customer_are_capped(api: InventoryApi) -> None:
     held = [answer for answer in outcomes if isinstance(answer, pb.ReserveStockResponse)]
     refused = [answer for answer in outcomes if isinstance(answer, TooManyHolds)]
     assert (len(held), len(refused)) == (3, 9)
-    assert refused[0].details == {"open": "3", "limit": "3"}
+    assert refused[0].details == {"cap": "customer", "open": "3", "limit": "3"}
     await api.ReleaseReservation(
         pb.ReleaseReservationRequest(request_id=request_id(), reservation_id=held[0].reservation.reservation_id)
     )
@@ -323,7 +315,7 @@ async def test_any_interleaving_conserves_stock(api: InventoryApi, database: Dat
 
     await asyncio.gather(*(one(number) for number in range(120)))
     async with database.transaction() as tx:
-        await usecases.expire_due(tx)
+        await reserving.expire_due(tx)
     answer = await api.BatchGetAvailability(pb.BatchGetAvailabilityRequest(skus=skus))
     for sku in skus:
         levels = [found for found in answer.levels if found.sku == sku]
@@ -333,6 +325,6 @@ async def test_any_interleaving_conserves_stock(api: InventoryApi, database: Dat
 
 
 def test_refusals_carry_reasons() -> None:
-    for refusal in (OutOfStock("a", 1, 0), TooManyHolds("x"), ReservationExpired("x"), OrderReleased("x")):
+    for refusal in (OutOfStock("a", 1, 0), TooManyHolds("customer", 1, 1), ReservationExpired("x"), OrderReleased("x")):
         assert isinstance(refusal, Refusal)
         assert refusal.reason.isupper()
