@@ -21,7 +21,7 @@ from shop.catalog.v1 import catalog_pb2 as pb
 from shop.catalog.v1 import records_pb2 as records
 from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
 from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
-from shop.inventory.events.v1.facts_pb2 import StockLevelChanged
+from shop.inventory.events.v1.facts_pb2 import OtherLevel, StockLevelChanged
 from tests.catalog.conftest import Shelf, heard, level_changed, wanted
 
 EURO = Audience(["en"], "EUR")
@@ -47,6 +47,20 @@ async def test_only_products_and_sizes_with_free_stock_are_listed_by_size(shelf:
     assert await shelf.listed() == {"a": ["a-41", "a-42.5"]}
     await shelf.stock(**{"a-42": 1})
     assert await shelf.listed() == {"a": ["a-41", "a-42", "a-42.5"]}
+
+
+async def test_a_transfer_never_takes_a_product_from_the_list_whichever_side_is_heard_first(shelf: Shelf) -> None:
+    await two_products(shelf)
+    vienna = level_changed("a-41", 1)
+    await shelf.hear(vienna)
+    moved = StockLevelChanged(sku="a-41", location="vienna-1", version=2, free=0)
+    moved.moved_with.CopyFrom(OtherLevel(location="brno-1", version=1, free=1))
+    there = StockLevelChanged(sku="a-41", location="brno-1", version=1, free=1)
+    there.moved_with.CopyFrom(OtherLevel(location="vienna-1", version=2, free=0))
+    for fact in (moved, there, moved):
+        await shelf.hear(fact)
+        assert await shelf.listed() == {"a": ["a-41"]}
+    assert await shelf.facts() == [("ProductRelisted", "a")]
 
 
 async def test_the_last_unit_takes_the_product_from_the_list_and_tells_so_once(shelf: Shelf) -> None:

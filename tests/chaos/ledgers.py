@@ -28,9 +28,10 @@ SELECT s.sku || '@' || s.location AS place, s.*, coalesce(l.on_hand, 0) AS on_ha
     coalesce(l.moves, 0) AS moves, coalesce(l.taken, 0) AS taken
 FROM stock s LEFT JOIN (
     SELECT sku, location, sum(on_hand_delta) AS on_hand, sum(held_delta) AS held, sum(committed_delta) AS committed,
-        sum(on_hand_delta) FILTER (WHERE kind IN ('receive', 'adjust', 'count', 'return')) AS came,
+        sum(on_hand_delta) FILTER (WHERE kind <> 'ship') AS came,
         -sum(on_hand_delta) FILTER (WHERE kind = 'ship') AS shipped,
-        sum(on_hand_delta) FILTER (WHERE kind IN ('adjust', 'count') AND on_hand_delta < 0) AS taken, count(*) AS moves
+        sum(on_hand_delta) FILTER (WHERE kind IN ('adjust', 'count', 'write_off') AND on_hand_delta < 0) AS taken,
+        count(*) AS moves
     FROM ledger GROUP BY sku, location
 ) l USING (sku, location)
 """

@@ -133,7 +133,7 @@ async def catalog_equals_inventory(evidence: Evidence, findings: Findings) -> No
     )
 
 
-FREE = "SELECT sku, location, greatest(0, on_hand - held - committed) AS free FROM stock"
+FREE = "SELECT sku, location, greatest(0, on_hand - held - committed - safety) AS free FROM stock"
 
 
 async def timelines_are_complete(evidence: Evidence, findings: Findings) -> None:

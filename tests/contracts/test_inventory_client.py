@@ -22,6 +22,7 @@ from tests.fakes.inventory import FakeInventory
 
 OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")
 SHIPPING = Caller(ROLE_SERVICE, "shipping", "service:shipping", service="shipping")
+CATALOG = Caller(ROLE_SERVICE, "catalog", "service:catalog", service="catalog")
 
 
 class Inventory(Protocol):
@@ -29,6 +30,7 @@ class Inventory(Protocol):
 
     async def ReserveStock(self, request: pb.ReserveStockRequest) -> pb.ReserveStockResponse: ...
     async def GetReservation(self, request: pb.GetReservationRequest) -> pb.GetReservationResponse: ...
+    async def ExtendReservation(self, request: pb.ExtendReservationRequest) -> pb.ExtendReservationResponse: ...
     async def CommitReservation(self, request: pb.CommitReservationRequest) -> pb.CommitReservationResponse: ...
     async def ReleaseReservation(self, request: pb.ReleaseReservationRequest) -> pb.ReleaseReservationResponse: ...
     async def ReleaseOrder(self, request: pb.ReleaseOrderRequest) -> pb.ReleaseOrderResponse: ...
@@ -232,6 +234,59 @@ async def test_a_hold_past_its_time_is_free_and_commits_only_while_it_is(invento
     assert (refused.value.reason, refused.value.details) == ("OUT_OF_STOCK", {"sku": sku, "wanted": "1", "free": "0"})
     await inventory.release(other)
     assert (await inventory.commit(lapsed, new_order())).state == pb.RESERVATION_STATE_COMMITTED
+
+
+async def test_a_late_commit_takes_other_units_when_those_are_gone(inventory: Subject) -> None:
+    sku = new_sku()
+    await inventory.receive(sku, 2, "graz-1")
+    lapsed = await inventory.hold((sku, 2))
+    await inventory.expire(lapsed.reservation_id)
+    await inventory.hold((sku, 1))
+    await inventory.receive(sku, 2, "vienna-1")
+    committed = await inventory.commit(lapsed, new_order())
+    assert [(part.location, part.quantity) for part in committed.allocations] == [("vienna-1", 2)]
+    assert await inventory.free(sku) == 1
+
+
+async def test_holds_in_part_when_asked(inventory: Subject) -> None:
+    a, b = sorted((new_sku(), new_sku()))
+    await inventory.receive(a, 1, "vienna-1")
+    request = hold_request((a, 2), (b, 1))
+    request.partial = True
+    answer = await inventory.calls.ReserveStock(request)
+    assert [(part.sku, part.quantity) for part in answer.reservation.allocations] == [(a, 1)]
+    assert [(each.sku, each.wanted, each.held) for each in answer.missing] == [(a, 2, 1), (b, 1, 0)]
+    request = hold_request((b, 1))
+    request.partial = True
+    with pytest.raises(NotNow) as refused:
+        await inventory.calls.ReserveStock(request)
+    assert refused.value.reason == "OUT_OF_STOCK"
+
+
+async def test_who_waited_takes_their_turn(inventory: Subject) -> None:
+    a, b, customer = new_sku(), new_sku(), f"cus_{uuid4().hex}"
+    await inventory.receive(a, 1, "vienna-1")
+    await inventory.receive(b, 1, "vienna-1")
+    waiting = hold_request((a, 1), (b, 1))
+    waiting.customer_id, waiting.purpose = customer, pb.HOLD_PURPOSE_WAITING_CUSTOMER
+    with acting_as(CATALOG):
+        turn = (await inventory.calls.ReserveStock(waiting)).reservation
+        extend = pb.ExtendReservationRequest(request_id=uuid4().hex, reservation_id=turn.reservation_id)
+        extend.hold_time.FromSeconds(40_000)
+        longer = (await inventory.calls.ExtendReservation(extend)).reservation
+    assert turn.purpose == longer.purpose == pb.HOLD_PURPOSE_WAITING_CUSTOMER
+    with pytest.raises(NotNow):
+        await inventory.hold((a, 1))
+    for sku, state in ((a, pb.RESERVATION_STATE_HELD), (b, pb.RESERVATION_STATE_RELEASED)):
+        checkout = hold_request((sku, 1))
+        checkout.customer_id = customer
+        answer = await inventory.calls.ReserveStock(checkout)
+        assert list(answer.used_reservation_ids) == [turn.reservation_id]
+        assert answer.reservation.purpose == pb.HOLD_PURPOSE_CHECKOUT
+        read = await inventory.calls.GetReservation(pb.GetReservationRequest(reservation_id=turn.reservation_id))
+        assert read.reservation.state == state
+        assert read.reservation.used_by_reservation_id == answer.reservation.reservation_id
+    assert (await inventory.free(a), await inventory.free(b)) == (0, 0)
 
 
 async def test_releases_a_hold_once(inventory: Subject) -> None:

@@ -4,7 +4,7 @@ one does; where it is asked for more than that suite asks, it must not be truste
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import uuid4
@@ -74,14 +74,24 @@ class FakeInventory:
     async def ReserveStock(self, request: pb.ReserveStockRequest) -> pb.ReserveStockResponse:
         def run() -> pb.ReserveStockResponse:
             wanted = {line.sku: line.quantity for line in request.lines}
-            for sku, quantity in wanted.items():
-                self._check_free(sku, quantity, self.free(sku))
-            allocations = allocate(wanted, self._levels.values())
+            purpose = request.purpose or pb.HOLD_PURPOSE_CHECKOUT
+            turns = self._turns(request) if purpose == pb.HOLD_PURPOSE_CHECKOUT else []
+            own = [part for turn in turns for part in turn.allocations if part.sku in wanted]
+            free = {sku: self.free(sku) + sum(part.quantity for part in own if part.sku == sku) for sku in wanted}
+            held = {sku: min(quantity, free[sku]) for sku, quantity in wanted.items() if free[sku]}
+            if not request.partial or not held:
+                for sku, quantity in wanted.items():
+                    self._check_free(sku, quantity, free[sku])
+            reservation_id = f"res_{uuid4().hex}"
+            for turn in turns:
+                self._use_up(turn, wanted, reservation_id)
+            allocations = allocate(held, self._levels.values())
             hold_time = request.hold_time.ToTimedelta() if request.HasField("hold_time") else USUAL_HOLD
             now = datetime.now(UTC)
             reservation = pb.Reservation(
-                reservation_id=f"res_{uuid4().hex}",
+                reservation_id=reservation_id,
                 customer_id=request.customer_id,
+                purpose=purpose,
                 state=pb.RESERVATION_STATE_HELD,
                 allocations=[
                     pb.Allocation(sku=part.sku, location=part.location, quantity=part.quantity) for part in allocations
@@ -91,7 +101,15 @@ class FakeInventory:
             )
             self._reservations[reservation.reservation_id] = reservation
             self._move(reservation, held=1)
-            return pb.ReserveStockResponse(reservation=reservation)
+            return pb.ReserveStockResponse(
+                reservation=reservation,
+                missing=[
+                    pb.MissingUnits(sku=sku, wanted=quantity, held=held.get(sku, 0))
+                    for sku, quantity in wanted.items()
+                    if held.get(sku, 0) < quantity
+                ],
+                used_reservation_ids=[turn.reservation_id for turn in turns],
+            )
 
         return await self._once(request, run)
 
@@ -111,8 +129,7 @@ class FakeInventory:
             if reservation.state == pb.RESERVATION_STATE_COMMITTED and reservation.order_id != request.order_id:
                 raise NotNow("the reservation belongs to another order", reason="RESERVATION_CLOSED")
             if reservation.state == pb.RESERVATION_STATE_EXPIRED:
-                for part in reservation.allocations:
-                    self._check_free(part.sku, part.quantity, self._levels[part.sku, part.location].free)
+                self._place_again(reservation)
                 self._move(reservation, committed=1)
             elif reservation.state == pb.RESERVATION_STATE_HELD:
                 self._move(reservation, held=-1, committed=1)
@@ -120,6 +137,19 @@ class FakeInventory:
             reservation.order_id = request.order_id
             self._committed[request.order_id] = request.reservation_id
             return pb.CommitReservationResponse(reservation=reservation)
+
+        return await self._once(request, run)
+
+    async def ExtendReservation(self, request: pb.ExtendReservationRequest) -> pb.ExtendReservationResponse:
+        def run() -> pb.ExtendReservationResponse:
+            reservation = self._found(request.reservation_id)
+            if reservation.state == pb.RESERVATION_STATE_EXPIRED:
+                raise NotNow("the hold ran out", reason="RESERVATION_EXPIRED")
+            if reservation.state != pb.RESERVATION_STATE_HELD:
+                raise NotNow("the reservation is closed", reason="RESERVATION_CLOSED")
+            until = datetime.now(UTC) + request.hold_time.ToTimedelta()
+            reservation.expire_time.CopyFrom(to_timestamp(max(until, to_datetime(reservation.expire_time))))
+            return pb.ExtendReservationResponse(reservation=reservation)
 
         return await self._once(request, run)
 
@@ -197,6 +227,41 @@ class FakeInventory:
         copy.CopyFrom(answer)
         await self.answering.wait()
         return copy  # type: ignore[return-value]
+
+    def _turns(self, request: pb.ReserveStockRequest) -> list[pb.Reservation]:
+        """What is held for this customer because they waited for it."""
+        skus = {line.sku for line in request.lines}
+        return [
+            each
+            for each in self._reservations.values()
+            if each.customer_id == request.customer_id
+            and each.purpose == pb.HOLD_PURPOSE_WAITING_CUSTOMER
+            and each.state == pb.RESERVATION_STATE_HELD
+            and any(part.sku in skus for part in each.allocations)
+        ]
+
+    def _use_up(self, turn: pb.Reservation, skus: Iterable[str], used_by: str) -> None:
+        rest = [part for part in turn.allocations if part.sku not in skus]
+        self._move(turn, held=-1)
+        turn.used_by_reservation_id = used_by
+        if rest:
+            del turn.allocations[:]
+            turn.allocations.extend(rest)
+            self._move(turn, held=1)
+        else:
+            turn.state = pb.RESERVATION_STATE_RELEASED
+
+    def _place_again(self, reservation: pb.Reservation) -> None:
+        """A hold that ran out: the same units if they are free, else others."""
+        wanted: dict[str, int] = {}
+        for part in reservation.allocations:
+            wanted[part.sku] = wanted.get(part.sku, 0) + part.quantity
+        for sku, quantity in wanted.items():
+            self._check_free(sku, quantity, self.free(sku))
+        if any(self._levels[part.sku, part.location].free < part.quantity for part in reservation.allocations):
+            del reservation.allocations[:]
+            for found in allocate(wanted, self._levels.values()):
+                reservation.allocations.add(sku=found.sku, location=found.location, quantity=found.quantity)
 
     def _now(self) -> list[Level]:
         """The levels, after the holds that are due have run out."""

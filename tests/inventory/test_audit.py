@@ -108,6 +108,6 @@ async def test_each_drift_is_found_and_named(
 
 def test_fewer_than_no_units_is_a_drift() -> None:
     """The database refuses such a row, so it is made up."""
-    row = dict.fromkeys([name for _, *names in COMPARED for name in names], 0)
+    row: dict[str, object] = dict.fromkeys([name for _, *names in COMPARED for name in names], 0)
     row |= {"sku": "a", "location": "x", "on_hand": -1, "ledger_on_hand": -1, "moves": 0, "last_version": 0}
     assert list(drifts(row)) == [pb.Drift(sku="a", location="x", kind=pb.DRIFT_KIND_NEGATIVE, balance=-1, recomputed=0)]

@@ -21,8 +21,14 @@ NUMBERS = (-(2**63), -1, 0, 1, 2**31 - 1, 2**63 - 1)
 # What says that the caller, or the state of things, is the reason.
 ANSWERS = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED"}
 # One caller that may make each call.
-SERVICES = ("ReserveStock", "ExtendReservation", "ShrinkReservation", "CommitReservation", "ReleaseReservation")
-SERVICES += ("ReleaseOrder",)
+SERVICES = {
+    "ReserveStock",
+    "ExtendReservation",
+    "ShrinkReservation",
+    "CommitReservation",
+    "ReleaseReservation",
+    "ReleaseOrder",
+}
 PLACE: dict[str, Any] = {"sku": "a", "location": "vienna-1"}
 HELD = {"reservation_id": "res_1"}
 GOOD: dict[str, dict[str, Any]] = {
@@ -86,7 +92,7 @@ def extremes(name: str) -> Iterator[tuple[str, Message]]:
             yield f"{name}.{'.'.join([*path, field.name])}={str(value)[:40]!r}", request
 
 
-def _fields(message: Message, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldDescriptor]]:
+def _fields(message: Message, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for field in message.DESCRIPTOR.fields:
         inside = getattr(message, field.name)
         if field.message_type is None:
@@ -99,7 +105,7 @@ def _fields(message: Message, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             yield from _fields(inside, (*path, field.name))
 
 
-def _values(field: FieldDescriptor) -> Iterator[Any]:
+def _values(field: Any) -> Iterator[Any]:
     if field.is_repeated:
         yield []
         one: Any = field.message_type._concrete_class() if field.message_type else "a"
