@@ -12,7 +12,7 @@ from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
 from services.catalog.feed_file import import_file
 from services.catalog.freshness import Freshness
-from services.catalog.grpc_api import CatalogAdminApi, CatalogApi, Shop
+from services.catalog.grpc_api import CatalogAdminApi, CatalogApi, OpenLists, Shop
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
 from services.catalog.window import Window
@@ -53,7 +53,8 @@ class Catalog:
         )
         self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
         shop = Shop(settings.shop_locale, settings.shop_currency)
-        storefront = CatalogApi(window, shop, self.hotline, self._freshness)
+        self._open_lists = OpenLists(runtime.database, self.changes, window, shop, self._freshness, self.hotline)
+        storefront = CatalogApi(window, shop, self.hotline, self._freshness, self._open_lists.follow)
         for kept in storefront.keepers.values():
             self.changes.listen(kept.forget)
         self._kept = storefront.keepers
@@ -64,7 +65,11 @@ class Catalog:
             ("shop.catalog.v1.CatalogService", storefront),
             ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database, shop)),
         ]
-        self.background: Sequence[Callable[[], Awaitable[None]]] = [self.reconcile, self.changes.run]
+        self.background: Sequence[Callable[[], Awaitable[None]]] = [
+            self.reconcile,
+            self.changes.run,
+            self._open_lists.watches.run,
+        ]
 
     async def reconcile(self) -> None:
         """Compares the copy of stock with inventory's own, again and again."""

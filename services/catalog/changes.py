@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from datetime import datetime
 from time import monotonic
 
 import asyncpg
@@ -69,8 +70,9 @@ class Changes:
         self._listeners: list[Listener] = []
         self._to_send: set[str] = set()
         self._something_to_send = asyncio.Event()
-        # Up to which snapshot everything was told, and when that was read.
-        self._position: str | None = None
+        # Up to which snapshot everything was told, when that was by the database's clock, and by ours.
+        self._snapshot: str | None = None
+        self._time: datetime | None = None
         self._read = float("-inf")
         self._reading = asyncio.Lock()
         self._poll_now = asyncio.Event()
@@ -79,6 +81,11 @@ class Changes:
     def listen(self, listener: Listener) -> None:
         """Has the listener told from now on."""
         self._listeners.append(listener)
+
+    @property
+    def position(self) -> tuple[int, datetime] | None:
+        """The transaction before which all that was committed was told, and when that was; None before any reading."""
+        return None if self._snapshot is None or self._time is None else (xmin(self._snapshot), self._time)
 
     def tell(self, product_ids: Collection[str]) -> None:
         """These changed, by a transaction of this process that is committed."""
@@ -98,12 +105,12 @@ class Changes:
         """Tells what was committed since the last reading. Raises what a read raises when the database is away."""
         async with self._reading:
             asked = monotonic()
-            position, product_ids = await queries.changed_since(self._database, self._position)
+            snapshot, time, product_ids = await queries.changed_since(self._database, self._snapshot)
             # Also where the database was restored, and counts its transactions again.
             missed_some = (
-                self._position is None or asked - self._read > COUNTED_SECONDS or xmin(position) < xmin(self._position)
+                self._snapshot is None or asked - self._read > COUNTED_SECONDS or xmin(snapshot) < xmin(self._snapshot)
             )
-            self._position, self._read = position, asked
+            self._snapshot, self._time, self._read = snapshot, time, asked
         if missed_some:
             self._told(None)
         elif product_ids:
@@ -157,9 +164,9 @@ class Changes:
             listener(product_ids)
 
 
-def xmin(position: str) -> int:
-    """The first transaction that was not decided at a position: all before it were."""
-    return int(position.partition(":")[0])
+def xmin(snapshot: str) -> int:
+    """The first transaction that was not decided at a snapshot: all before it were."""
+    return int(snapshot.partition(":")[0])
 
 
 def payloads(product_ids: Sequence[str]) -> list[str]:

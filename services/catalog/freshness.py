@@ -34,6 +34,11 @@ class Freshness:
             async with self._reading:
                 if monotonic() - self._read >= READING_SECONDS:
                     await self._refresh()
+        return self.known_stale_since
+
+    @property
+    def known_stale_since(self) -> datetime | None:
+        """As `stale_since`, by the last reading."""
         return None if self.age_seconds <= self.bound_seconds else self._oldest
 
     @property

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -51,7 +51,7 @@ _IN_ORDER = "WINDOW shelf AS (PARTITION BY p.product_id ORDER BY v.size_order, v
 class Audience:
     """For whom an answer is: in which languages, best first, and the currency of its prices."""
 
-    locales: Sequence[str]
+    locales: tuple[str, ...]
     currency: str
 
 
@@ -115,17 +115,17 @@ async def products(database: Database, audience: Audience, product_ids: Sequence
     )
 
 
-async def product(database: Database, audience: Audience, product_id: str) -> list[asyncpg.Record]:
-    """All variants of a product by size, each with whether it is for sale at all (`offered`) and whether it may be
-    shown (`shown`); no rows when there is none, or only a draft."""
+async def whole(database: Database, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """All variants of some products by product id and size, each with whether it is for sale at all (`offered`) and
+    whether it may be shown (`shown`); no rows of a draft."""
     return await database.fetch(
         f"{_SHELF}, true AS matches, v.published AND c.sku IS NOT NULL AS offered,"
         f" {SELLABLE} AND c.sku IS NOT NULL AS shown"
         f" FROM products p JOIN variants v USING (product_id) LEFT JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS}"
-        f" WHERE p.product_id = $3 AND p.state <> 'DRAFT' {_IN_ORDER} ORDER BY nth",
+        f" WHERE p.product_id = ANY($3::text[]) AND p.state <> 'DRAFT' {_IN_ORDER} ORDER BY p.product_id, nth",
         audience.currency,
         audience.locales,
-        product_id,
+        product_ids,
     )
 
 
@@ -209,16 +209,31 @@ async def copied_skus(database: Database, after: str, limit: int) -> list[str]:
     return [row["sku"] for row in rows]
 
 
-async def changed_since(database: Database, position: str | None) -> tuple[str, list[str]]:
-    """Which products changed by what was committed since a position, and the position now. None: since now."""
+async def changed_since(database: Database, snapshot: str | None) -> tuple[str, datetime, list[str]]:
+    """The snapshot now with its time, and which products changed by what was committed since another; None: none."""
     rows = await database.fetch(
-        "SELECT pg_current_snapshot()::text AS position, array("
+        "SELECT pg_current_snapshot()::text AS snapshot, now() AS time, array("
         " SELECT DISTINCT product_id FROM product_changes"
         " WHERE change_xid >= pg_snapshot_xmin($1::text::pg_snapshot)"
         " AND NOT pg_visible_in_snapshot(change_xid, $1::text::pg_snapshot)) AS product_ids",
-        position,
+        snapshot,
     )
-    return rows[0]["position"], rows[0]["product_ids"]
+    return rows[0]["snapshot"], rows[0]["time"], rows[0]["product_ids"]
+
+
+async def changed_of(
+    database: Database, product_ids: Collection[str], xid: int | None
+) -> tuple[int, datetime, list[str]]:
+    """The first transaction that is not decided, the time now, and which of the products a transaction from `xid` on
+    has changed; None: none."""
+    rows = await database.fetch(
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS xid, now() AS time, array("
+        " SELECT DISTINCT product_id FROM product_changes"
+        " WHERE change_xid >= $1::text::xid8 AND product_id = ANY($2::text[])) AS product_ids",
+        None if xid is None else str(xid),
+        list(product_ids),
+    )
+    return int(rows[0]["xid"]), rows[0]["time"], rows[0]["product_ids"]
 
 
 async def _nearest(database: Database, wanted: Article, alike: str, order: str, limit: int, *values: str) -> list[str]:

@@ -91,21 +91,23 @@ class Window:
     ) -> tuple[ShownProduct, list[ShownAlternative], datetime | None]:
         """A product, and what is like it when it is sold out. Raises `NotFound`."""
         stale_since = await self._freshness.stale_since()
-        rows = await queries.product(self._database, audience, product_id)
-        if not rows:
+        found, unconfirmed_since = await self._whole(audience, [product_id], stale_since)
+        if not found:
             raise NotFound("there is no such product", product_id=product_id)
-        # Past the bound all its variants are asked for: one that is back may be shown, too.
-        considered = [row for row in rows if row["offered" if stale_since else "shown"]]
-        confirmed, unconfirmed_since = await self._confirmed(considered, stale_since)
-        if unconfirmed_since:
-            considered = [row for row in rows if row["shown"]]
-        shown = ShownProduct(rows[0], _kept(considered, confirmed))
+        (shown,) = found
         if shown.variants:
             return shown, [], unconfirmed_since
         # Which size was looked for is not known.
-        wanted = _article(rows[0], size="")
+        wanted = _article(shown.head, size="")
         alternatives, since = await self._alternatives(audience, wanted, SOLD_OUT_ALTERNATIVES, stale_since)
         return shown, alternatives, unconfirmed_since or since
+
+    async def products(
+        self, audience: Audience, product_ids: Sequence[str]
+    ) -> tuple[list[ShownProduct], datetime | None]:
+        """Some products, sold out or not; none that does not exist."""
+        stale_since = await self._freshness.stale_since()
+        return await self._whole(audience, product_ids, stale_since)
 
     async def alternatives(
         self, audience: Audience, sku: str, most: int
@@ -116,6 +118,17 @@ class Window:
         if not rows:
             raise NotFound("there is no such SKU", sku=sku)
         return await self._alternatives(audience, _article(rows[0]), most, stale_since)
+
+    async def _whole(
+        self, audience: Audience, product_ids: Sequence[str], stale_since: datetime | None
+    ) -> tuple[list[ShownProduct], datetime | None]:
+        rows = await queries.whole(self._database, audience, product_ids)
+        # Past the bound all their variants are asked for: one that is back may be shown, too.
+        considered = [row for row in rows if row["offered" if stale_since else "shown"]]
+        confirmed, unconfirmed_since = await self._confirmed(considered, stale_since)
+        if unconfirmed_since:
+            confirmed = {row["sku"]: row["free"] for row in rows if row["shown"]}
+        return [ShownProduct(head, _kept(variants, confirmed)) for head, variants in _products(rows)], unconfirmed_since
 
     async def _alternatives(
         self, audience: Audience, wanted: Article, most: int, stale_since: datetime | None

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from services.chassis.errors import InvalidInput
 
-POSITION = ("page_token", "page_size")
+POSITION = ("page_token", "page_size", "resume_token")
 INT64 = (-(2**63), 2**63 - 1)
 
 
@@ -35,13 +35,13 @@ def token(request: Message, position: Sequence[str | int | datetime]) -> str:
     return base64.urlsafe_b64encode(_checksum(request, body) + body).decode().rstrip("=")
 
 
-def position(request: Message, kinds: Sequence[type]) -> list[Any] | None:
+def position(request: Message, kinds: Sequence[type], field: str = "page_token") -> list[Any] | None:
     """The position in a request's page token, or None for the first page. Each part is of its kind: a string without
-    NUL, an integer of 64 bits, or a datetime in UTC.
+    NUL, an integer of 64 bits, or a datetime in UTC. `field`: where the token stands, if it is no page's.
 
     Raises `InvalidInput` for a token that is broken, tampered with, or of another question.
     """
-    given: str = request.page_token  # type: ignore[attr-defined]
+    given: str = getattr(request, field)
     if not given:
         return None
     try:
@@ -51,7 +51,7 @@ def position(request: Message, kinds: Sequence[type]) -> list[Any] | None:
             return [_part(part, kind) for part, kind in zip(json.loads(body), kinds, strict=True)]
     except (binascii.Error, ValueError, OverflowError, TypeError, RecursionError):
         pass
-    raise InvalidInput([("page_token", "is not a token of this list with these filters; start without one")])
+    raise InvalidInput([(field, "is not a token of this list with these filters; start without one")])
 
 
 def _part(part: object, kind: type) -> str | int | datetime:
@@ -72,7 +72,8 @@ def _checksum(request: Message, body: bytes) -> bytes:
     question = type(request)()
     question.CopyFrom(request)
     for name in POSITION:
-        question.ClearField(name)
+        if name in question.DESCRIPTOR.fields_by_name:
+            question.ClearField(name)
     digest = hashlib.sha256(question.DESCRIPTOR.full_name.encode() + question.SerializeToString(deterministic=True))
     digest.update(body)
     return digest.digest()[:8]

@@ -22,6 +22,7 @@ from services.chassis.database import Database
 from services.chassis.facts import Heard
 from services.chassis.migrations import migrate
 from services.chassis.service import Runtime
+from services.chassis.telemetry import Telemetry
 from services.chassis.values import to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.catalog.v1 import records_pb2 as records
@@ -58,6 +59,8 @@ class Shelf:
     app: Catalog
     database: Database
     inventory: FakeInventory
+    settings: Settings
+    telemetry: Telemetry
     line: int = field(default=1)
 
     @property
@@ -175,7 +178,7 @@ async def shelf(infrastructure: Stack, database: Database, issuer: Issuer, tmp_p
             staleness_bound_seconds=60,
         )
         app = Catalog(Runtime(settings, database, rig.telemetry))
-        shelf = Shelf(app, database, fake)
+        shelf = Shelf(app, database, fake, settings, rig.telemetry)
         await shelf.be_fresh()
         yield shelf
         fake.answering.set()

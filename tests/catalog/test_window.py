@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from shop.contact.v1.contact_options_pb2 import CHANNEL_PHONE, ContactOptions
 from shop.inventory.events.v1.facts_pb2 import OtherLevel, StockLevelChanged
 from tests.catalog.conftest import Shelf, heard, level_changed, wanted
 
-EURO = Audience(["en"], "EUR")
+EURO = Audience(("en",), "EUR")
 
 
 async def two_products(shelf: Shelf) -> None:
@@ -268,8 +269,21 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         {"filters": wanted(category="Wear")},
     ],
     "GetProduct": [{"product_id": "half"}, {"product_id": "gone"}],
+    "WatchProducts": [{"product_ids": ["full", "half", "gone", "near", "none"]}],
     "ListAlternatives": [{"sku": "gone-42"}, {"sku": "half-41"}, {"sku": "full-42"}],
 }
+
+
+async def first_answer(shelf: Shelf, answering: Any) -> Any:
+    """The answer of a call, or the first of a stream."""
+    if not isinstance(answering, AsyncGenerator):
+        return await answering
+    watching = asyncio.create_task(shelf.app._open_lists.watches.run())
+    async with aclosing(answering), asyncio.timeout(10):
+        answer = await anext(answering)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    return answer
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -292,7 +306,7 @@ async def test_no_storefront_call_offers_what_is_sold_out(shelf: Shelf, method: 
             sold_out.add(sku)
     for question in QUESTIONS[method.name]:
         request = getattr(pb, method.input_type.name)(**question)
-        answer = await getattr(shelf.storefront, method.name)(request)
+        answer = await first_answer(shelf, getattr(shelf.storefront, method.name)(request))
         assert answer.contact_options.phone_number
         assert not offered(answer) & sold_out, question
 

@@ -1,7 +1,8 @@
 """Catalog over gRPC: from messages to questions and commands, and back."""
 
 from services.catalog.grpc_api.messages import Shop
+from services.catalog.grpc_api.open_lists import OpenLists
 from services.catalog.grpc_api.records import CatalogAdminApi
 from services.catalog.grpc_api.window import CatalogApi
 
-__all__ = ["CatalogAdminApi", "CatalogApi", "Shop"]
+__all__ = ["CatalogAdminApi", "CatalogApi", "OpenLists", "Shop"]

@@ -37,7 +37,7 @@ class Shop:
 
     def audience(self, request: Addressed) -> Audience:
         """For whom the answer to the request is."""
-        return Audience(fallbacks(request.locale, self.locale), request.currency_code or self.currency)
+        return Audience(tuple(fallbacks(request.locale, self.locale)), request.currency_code or self.currency)
 
 
 def product_message(product: ShownProduct) -> pb.Product:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 from services.catalog.answers import KeptAnswers
 from services.catalog.domain.feed import category
@@ -22,10 +22,18 @@ ATTRIBUTES = ("brand", "category", "size", "color", "gender")
 class CatalogApi:
     """shop.catalog.v1.CatalogService; what each call promises and refuses stands in its proto."""
 
-    def __init__(self, window: Window, shop: Shop, hotline: Latest[ContactOptions], freshness: Freshness) -> None:
+    def __init__(
+        self,
+        window: Window,
+        shop: Shop,
+        hotline: Latest[ContactOptions],
+        freshness: Freshness,
+        follow: Callable[[pb.WatchProductsRequest], AsyncGenerator[pb.WatchProductsResponse]],
+    ) -> None:
         self._window = window
         self._shop = shop
         self._hotline = hotline
+        self.WatchProducts = follow
         # None of these looks at who asks.
         self.keepers: Mapping[str, KeptAnswers] = {
             "ListProducts": KeptAnswers(freshness, hotline, _listed_ids),
