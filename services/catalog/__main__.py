@@ -10,7 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from services.catalog import consumers, publishes
 from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
-from services.catalog.feed_file import import_file
+from services.catalog.feed_commands import import_file
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import CatalogAdminApi, CatalogApi, OpenLists, Shop
 from services.catalog.reconciliation import Reconciliation

@@ -1,117 +1,41 @@
-"""The product feed (Google Merchant Center's columns; TSV): its rows checked, and the command that imports one."""
+"""The product feed as a file (Google Merchant Center's columns; TSV), and what is said while it is read."""
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import csv
-import json
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import TextIO
 
-import grpc
-
-from services.catalog.domain.feed import NEVER_BELIEVED, REQUIRED, USED, FeedVariant, check, column_name
+from services.catalog.domain.feed import (
+    NEVER_BELIEVED,
+    REQUIRED,
+    REQUIRED_OF_TRANSLATIONS,
+    USED,
+    column_name,
+)
+from services.catalog.feed_rows import KNOWN, twice
 from shop.catalog.v1 import records_pb2 as pb
-from shop.catalog.v1 import records_pb2_grpc as rpc
 
 # The service takes 1,000 rows and 1 MiB at once.
-BATCH_ROWS = 500
-BATCH_CHARACTERS = 200_000
+BATCH_ROWS = 1000
+BATCH_BYTES = 900_000
 LINE_CHARACTERS = 500_000
 FIELD_CHARACTERS = 100_000
-CALL_SECONDS = 30
-_RETRIES = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ]
-}
-
-
-@dataclass(slots=True)
-class Checked:
-    """Rows of a feed, split into good ones and problems."""
-
-    variants: list[FeedVariant] = field(default_factory=list)
-    problems: list[pb.RowProblem] = field(default_factory=list)
-    unknown_columns: list[str] = field(default_factory=list)
-
-
-def check_rows(rows: Iterable[pb.FeedRow]) -> Checked:
-    """Checks each row. Of two rows with one id, the first counts."""
-    checked = Checked()
-    seen: dict[str, int] = {}
-    unknown: dict[str, None] = {}
-    for row in rows:
-        unknown |= dict.fromkeys(column for column in sorted(row.fields) if column not in (*USED, NEVER_BELIEVED))
-        found = check(row.fields)
-        if isinstance(found, list):
-            checked.problems += [pb.RowProblem(line=row.line, field=name, reason=reason) for name, reason in found]
-        elif found.sku in seen:
-            checked.problems.append(pb.RowProblem(line=row.line, field="id", reason=_twice(found.sku, seen[found.sku])))
-        else:
-            seen[found.sku] = row.line
-            checked.variants.append(found)
-    checked.unknown_columns = list(unknown)
-    return checked
-
-
-def _twice(sku: str, line: int) -> str:
-    return f"{sku} stands in line {line} already; the first row counts"
-
-
-async def import_file(arguments: Sequence[str]) -> int:
-    """The command `import-products`: streams a file to the service, shows progress, and reports each broken row.
-
-    Returns 0 when the whole file was read, 1 when the service did not take it all, 2 when the file cannot be used.
-    """
-    parser = argparse.ArgumentParser(prog="python -m services.catalog import-products", description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--address", required=True, help="host:port of catalog's gRPC")
-    parser.add_argument("--token-file", type=Path, required=True, help="file with an operator's token")
-    given = parser.parse_args(arguments)
-    progress = _Progress(given.file.name)
-    try:
-        metadata = (("authorization", f"Bearer {given.token_file.read_text().strip()}"),)
-        options = [("grpc.service_config", json.dumps(_RETRIES))]
-        with _opened(given.file) as opened:
-            async with grpc.aio.insecure_channel(given.address, options) as channel:
-                stub: rpc.CatalogAdminServiceAsyncStub = rpc.CatalogAdminServiceStub(channel)
-                for batch in _batches(FeedFile(opened, progress)):
-                    request = pb.ImportProductsRequest(rows=batch)
-                    progress.add(await stub.ImportProducts(request, metadata=metadata, timeout=CALL_SECONDS))
-    except (OSError, UnusableFile) as error:
-        progress.end()
-        print(f"{given.file}: {error}", file=sys.stderr)
-        return 2
-    except grpc.aio.AioRpcError as error:
-        progress.end()
-        print(f"the import stopped: {error.code().name} {error.details()}; run it again", file=sys.stderr)
-        return 1
-    progress.end()
-    print(progress.summary)
-    return 0
+# How often a log is told how far it is; a terminal always is.
+PROGRESS_SECONDS = 10.0
 
 
 class UnusableFile(ValueError):
     """The file as a whole cannot be read as a feed."""
 
 
-class _Progress:
+class Progress:
     """What became of the rows so far."""
 
     def __init__(self, name: str) -> None:
@@ -119,31 +43,41 @@ class _Progress:
         self._changed = self._unchanged = self._broken = 0
         self._last_broken = 0
         self._open_line = False
+        self._began = self._told = monotonic()
 
     @property
     def summary(self) -> str:
         return f"{self._name}: {self._changed} changed, {self._unchanged} unchanged, {self._broken} broken"
 
-    def add(self, answer: pb.ImportProductsResponse) -> None:
+    def add(self, answer: pb.ImportProductsResponse, share: float) -> None:
+        """Another part is in; `share` of the file is read by now, from 0 to 1."""
         self._changed += answer.changed
         self._unchanged += answer.unchanged
         for problem in answer.problems:
             self.report(problem.line, problem.field, problem.reason)
+        now = monotonic()
+        rows = self._changed + self._unchanged + self._broken
+        text = f"{rows} rows, {share:.0%}, {rows / max(now - self._began, 0.001):.0f} rows/s"
         if sys.stderr.isatty():
-            rows = self._changed + self._unchanged + self._broken
-            print(f"\r{rows} rows", end="", file=sys.stderr, flush=True)
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
             self._open_line = True
+        elif now - self._told >= PROGRESS_SECONDS:
+            self.note(text)
+            self._told = now
 
     def report(self, line: int, column: str, reason: str) -> None:
+        """One thing that is wrong with a row."""
         self.end()
         self._broken += line != self._last_broken
         self._last_broken = line
         print(f"{self._name}:{line}: {column}: {reason}", file=sys.stderr)
 
     def note(self, text: str) -> None:
+        """Something about the file as a whole."""
         print(f"{self._name}: {text}", file=sys.stderr)
 
     def end(self) -> None:
+        """Whatever comes next begins a line of its own."""
         if self._open_line:
             print(file=sys.stderr)
             self._open_line = False
@@ -152,9 +86,10 @@ class _Progress:
 class FeedFile:
     """The rows of a file, one by one and in the memory of a few; what cannot be read is reported. Iterate once."""
 
-    def __init__(self, opened: TextIO, report: _Progress) -> None:
-        self._progress = report
+    def __init__(self, opened: TextIO, progress: Progress, *, translation: bool = False) -> None:
+        self._progress = progress
         self._text = opened
+        self._required = REQUIRED_OF_TRANSLATIONS if translation else REQUIRED
         self._consumed = 0
         csv.field_size_limit(FIELD_CHARACTERS)
         self._table = csv.reader(self._lines(), delimiter="\t", strict=True)
@@ -165,38 +100,46 @@ class FeedFile:
         with closing(sqlite3.connect("", isolation_level=None)) as ids:
             ids.execute("PRAGMA journal_mode = OFF")
             ids.execute("CREATE TABLE ids (sku TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+            ids.execute("BEGIN")
             for line, cells in self._rows():
                 if len(cells) > len(columns):
                     self._progress.report(line, "row", f"has {len(cells)} cells, the first line {len(columns)}")
                     continue
-                fields = {column: cell for column, cell in zip(columns, cells, strict=False) if column in USED and cell}
+                fields = self._fields(columns, cells)
                 unreadable = [column for column, cell in fields.items() if not _is_text(cell)]
                 for column in unreadable:
                     self._progress.report(line, column, "has bytes that are not in the file's encoding")
                 if unreadable:
                     continue
                 sku = fields.get("id", "").strip()
-                first = ids.execute("SELECT line FROM ids WHERE sku = ?", (sku,)).fetchone() if sku else None
-                if first:
-                    self._progress.report(line, "id", _twice(sku, first[0]))
+                if sku and not ids.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (sku, line)).rowcount:
+                    [first] = ids.execute("SELECT line FROM ids WHERE sku = ?", (sku,)).fetchone()
+                    self._progress.report(line, "id", twice(sku, first))
                     continue
-                ids.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (sku, line))
                 yield pb.FeedRow(line=line, fields=fields)
+
+    def _fields(self, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        for column, cell in zip(columns, cells, strict=False):
+            if cell and column in USED:
+                # Only pictures may have several columns.
+                fields[column] = f"{fields[column]},{cell}" if column in fields else cell
+        return fields
 
     def _header(self) -> list[str]:
         names = next((cells for _, cells in self._rows()), None)
         if names is None:
-            raise UnusableFile(f"is empty; the first line must name the columns, at least {', '.join(REQUIRED)}")
+            raise UnusableFile(f"is empty; the first line must name the columns, at least {', '.join(self._required)}")
         if any("\0" in name for name in names):
             raise UnusableFile("is not UTF-8; if it is UTF-16, save it with a byte order mark")
         columns = [column_name(name) for name in names]
-        missing = [column for column in REQUIRED if column not in columns]
+        missing = [column for column in self._required if column not in columns]
         if missing:
             raise UnusableFile(f"the column {', '.join(missing)} is missing; the first line must name the columns")
-        twice = sorted({column for column in columns if column in USED and columns.count(column) > 1})
-        if twice:
-            raise UnusableFile(f"the column {', '.join(twice)} stands twice")
-        unknown = [name for name, column in zip(names, columns, strict=True) if column not in (*USED, NEVER_BELIEVED)]
+        often = sorted({column for column in columns if column in USED and columns.count(column) > 1})
+        if any(column != "additional_image_link" for column in often):
+            raise UnusableFile(f"the column {', '.join(often)} stands twice")
+        unknown = [name for name, column in zip(names, columns, strict=True) if column not in KNOWN]
         if unknown:
             self._progress.note(f"ignoring the columns {', '.join(map(ascii, unknown))}")
         if NEVER_BELIEVED in columns:
@@ -232,7 +175,7 @@ class FeedFile:
             yield line
 
 
-def _opened(file: Path) -> TextIO:
+def opened(file: Path) -> TextIO:
     """The file as text. A wrong byte of UTF-8 breaks its row, not the file."""
     with file.open("rb") as bytes_:
         start = bytes_.read(4)
@@ -256,16 +199,16 @@ def _meaning(error: csv.Error) -> str:
     return text
 
 
-def _batches(rows: Iterable[pb.FeedRow]) -> Iterator[list[pb.FeedRow]]:
+def batches(rows: Iterable[pb.FeedRow]) -> Iterator[list[pb.FeedRow]]:
     """Rows by as many as the service takes at once."""
     batch: list[pb.FeedRow] = []
-    characters = 0
+    bytes_ = 0
     for row in rows:
-        length = sum(map(len, row.fields.values()))
-        if batch and (len(batch) == BATCH_ROWS or characters + length > BATCH_CHARACTERS):
+        size = row.ByteSize() + 8
+        if batch and (len(batch) == BATCH_ROWS or bytes_ + size > BATCH_BYTES):
             yield batch
-            batch, characters = [], 0
+            batch, bytes_ = [], 0
         batch.append(row)
-        characters += length
+        bytes_ += size
     if batch:
         yield batch

@@ -12,14 +12,16 @@ from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 
 
-async def import_variants(tx: Transaction, variants: Sequence[FeedVariant], locale: str) -> int:
+async def import_variants(
+    tx: Transaction, variants: Sequence[FeedVariant], locale: str, actor: str, *, translation: bool
+) -> int:
     """Takes in rows of a feed. Returns how many were new or other than before."""
+    found = await feed.news(tx.connection, variants, locale, translation=translation)
     # Most runs of an import change nothing: those do not stop the hearing of stock.
-    if not variants or not await feed.has_news(tx.connection, variants):
+    if not found.skus:
         return 0
-    changed, listings = await feed.take_in(tx, variants, locale)
-    await tx.append(map(publishes.listing_changed, listings))
-    return changed
+    await tx.append(map(publishes.listing_changed, await feed.take_in(tx, found, locale, actor)))
+    return len(found.skus)
 
 
 async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mapping[int, datetime]) -> None:

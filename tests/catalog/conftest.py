@@ -18,6 +18,7 @@ from services.catalog.__main__ import Catalog
 from services.catalog.consumers import STOCK, on_stock
 from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
 from services.catalog.settings import Settings
+from services.chassis.access import acting_as, caller_of
 from services.chassis.database import Database
 from services.chassis.facts import Heard
 from services.chassis.migrations import migrate
@@ -37,6 +38,9 @@ TABLES = (
     "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
     "stock_copy, watermarks, inventory_clock, latest, outbox, inbox, requests, attempts"
 )
+
+SHOE = {"title": "Shoe", "price": "100.00 EUR"}
+OPERATOR = caller_of({"role": "operator", "sub": "olga"})
 
 
 def heard(message: Message, partition: int = 0) -> Heard[Any]:
@@ -75,13 +79,14 @@ class Shelf:
         assert isinstance(api, CatalogAdminApi)
         return api
 
-    async def feed(self, *rows: dict[str, str]) -> records.ImportProductsResponse:
-        """Imports rows; what a row does not say is made up."""
+    async def feed(self, *rows: dict[str, str], locale: str = "") -> records.ImportProductsResponse:
+        """Imports rows; what a row does not say is made up, but for a translation."""
         wanted = []
         for row in rows:
             self.line += 1
-            wanted.append(records.FeedRow(line=self.line, fields={"title": "Shoe", "price": "100.00 EUR", **row}))
-        return await self.admin.ImportProducts(records.ImportProductsRequest(rows=wanted))
+            wanted.append(records.FeedRow(line=self.line, fields=row if locale else {**SHOE, **row}))
+        with acting_as(OPERATOR):
+            return await self.admin.ImportProducts(records.ImportProductsRequest(rows=wanted, locale=locale))
 
     async def hear(self, *messages: StockLevelChanged | StockWatermark, partition: int = 0) -> None:
         """Handles facts that arrived together."""

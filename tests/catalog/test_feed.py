@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.catalog.domain.feed import FeedVariant, category, check, column_name
+from services.catalog.domain.feed import FeedPrice, FeedVariant, category, check, column_name
 from services.catalog.domain.sizes import size_order
 from shop.catalog.v1 import catalog_pb2 as pb
 from tests.catalog.conftest import Shelf
@@ -31,7 +31,7 @@ def wrong(**fields: str) -> list[tuple[str, str]]:
 
 def test_only_id_title_and_price_are_needed() -> None:
     found = good()
-    assert (found.sku, found.product_id, found.price, found.currency) == ("a-1", "a-1", Decimal("129.95"), "EUR")
+    assert (found.sku, found.product_id, found.price) == ("a-1", "a-1", FeedPrice(Decimal("129.95"), "EUR"))
     assert [field for field, _ in wrong(id="", title=" ", price="")] == ["id", "price", "title"]
     assert good(item_group_id="g").product_id == "g"
 
@@ -47,7 +47,9 @@ def test_only_id_title_and_price_are_needed() -> None:
     ],
 )
 def test_prices(written: str, amount: str) -> None:
-    assert good(price=written).price == Decimal(amount)
+    price = good(price=written).price
+    assert price
+    assert price.amount == Decimal(amount)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,8 @@ def test_any_row_is_either_good_or_named_field_by_field(fields: dict[str, str]) 
         assert all(reason for _, reason in found)
     else:
         assert found.sku
-        assert found.price > 0
+        assert found.price
+        assert found.price.amount > 0
 
 
 def test_columns_and_categories_have_one_spelling() -> None:

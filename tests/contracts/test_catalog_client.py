@@ -11,6 +11,7 @@ import pytest
 
 from deploy.local.stack import Stack
 from services.catalog.grpc_api import CatalogAdminApi, Shop
+from services.chassis.access import acting_as, caller_of
 from services.chassis.database import Database
 from services.chassis.migrations import migrate
 from services.chassis.values import from_money
@@ -40,7 +41,8 @@ def catalog(request: pytest.FixtureRequest, database: Database) -> tuple[FakeCat
 
     async def sell_at_real(sku: str, title: str, price: str) -> None:
         row = pb.FeedRow(line=2, fields={"id": sku, "title": title, "price": f"{price} EUR"})
-        answer = await real.ImportProducts(pb.ImportProductsRequest(rows=[row]))
+        with acting_as(caller_of({"role": "operator", "sub": "olga"})):
+            answer = await real.ImportProducts(pb.ImportProductsRequest(rows=[row]))
         assert not answer.problems
 
     return (fake, sell_at_fake) if request.param == "fake" else (real, sell_at_real)

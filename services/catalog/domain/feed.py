@@ -1,16 +1,18 @@
 """A row of a product feed (Google Merchant Center's columns), checked.
 
 `id`, `title` and `price` are needed. `item_group_id` makes variants one product; without it a row is a product of its
-own. `availability` is never believed: stock decides.
+own. `availability` is never believed: stock decides. Of a feed in another language than the shop's own only `id`, the
+texts and the prices are read, and `price` may be missing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from services.catalog.domain.currencies import DECIMALS
@@ -19,6 +21,7 @@ from services.catalog.domain.sizes import size_order
 T = TypeVar("T")
 
 REQUIRED = ("id", "title", "price")
+REQUIRED_OF_TRANSLATIONS = ("id", "title")
 # The longest text of each column, in characters.
 TEXTS = {
     "title": 500,
@@ -27,13 +30,38 @@ TEXTS = {
     "color": 100,
     "size": 100,
     "size_system": 20,
+    "width": 50,  # our own: the convention has none
+    "material": 200,
     "gender": 50,
     "age_group": 50,
     "product_type": 750,
+    "google_product_category": 750,
 }
-USED = (*REQUIRED, "item_group_id", "gtin", "image_link", *(column for column in TEXTS if column not in REQUIRED))
+PRICES = ("price", "sale_price", "sale_price_effective_date")
+LINKS = ("image_link", "additional_image_link")
+USED = frozenset(("id", "item_group_id", "gtin", *PRICES, *LINKS, *TEXTS))
 NEVER_BELIEVED = "availability"
+# Known, and of no use here; nothing is said about them.
+PASSED_OVER = frozenset(
+    (
+        "adult",
+        "bundle",
+        "condition",
+        "identifier_exists",
+        "is_bundle",
+        "link",
+        "mobile_link",
+        "mpn",
+        "multipack",
+        "shipping",
+        "shipping_label",
+        "shipping_weight",
+        "size_type",
+        "tax",
+    )
+)
 CATEGORY_SEPARATOR = " > "
+MOST_IMAGES = 50
 
 _ID = re.compile(r"[!-~]{1,64}")
 _PRICE = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))? ([A-Z]{3})")
@@ -47,25 +75,123 @@ class Wrong(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class FeedPrice:
+    """What a row says about money: the price, and a reduction with its period. None is since ever, or for ever."""
+
+    amount: Decimal
+    currency: str
+    sale_amount: Decimal | None = None
+    sale_start: datetime | None = None
+    sale_end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FeedVariant:
-    """One good row."""
+    """One good row. Of a translation only the SKU, texts and price are read."""
 
     sku: str
-    product_id: str
     title: str
     description: str
-    brand: str
-    category: str
-    price: Decimal
-    currency: str
-    color: str
-    size: str
-    size_order: str
-    size_system: str
-    gender: str
-    age_group: str
-    gtin: str
-    image_link: str
+    price: FeedPrice | None
+    product_id: str = ""
+    brand: str = ""
+    category: str = ""
+    color: str = ""
+    size: str = ""
+    size_order: str = ""
+    size_system: str = ""
+    width: str = ""
+    material: str = ""
+    gender: str = ""
+    age_group: str = ""
+    gtin: str = ""
+    image_link: str = ""
+    additional_image_link: str = ""
+
+
+Problems = list[tuple[str, str]]
+EVER: tuple[datetime | None, datetime | None] = (None, None)
+
+
+class _Row:
+    """A row being read: what is wrong with its fields is gathered."""
+
+    def __init__(self, fields: Mapping[str, str], required: Sequence[str]) -> None:
+        self._fields = fields
+        self._required = required
+        self.problems: Problems = []
+
+    def read(self, column: str, rule: Callable[[str], T], default: T) -> T:
+        written = self._fields.get(column, "").strip()
+        if not written:
+            if column in self._required:
+                self.problems.append((column, "is missing"))
+            return default
+        try:
+            return rule(written)
+        except Wrong as wrong:
+            self.problems.append((column, str(wrong)))
+            return default
+
+    def price(self) -> FeedPrice | None:
+        price = self.read("price", _price, None)
+        sale = self.read("sale_price", _price, None)
+        start, end = self.read("sale_price_effective_date", _period, EVER)
+        if price is None:
+            if sale and not self.problems:
+                self.problems.append(("sale_price", "needs a price that it reduces"))
+            return None
+        if sale is None:
+            return FeedPrice(*price)
+        if sale[1] != price[1]:
+            self.problems.append(("sale_price", f"must be in {price[1]}, as the price is"))
+        elif sale[0] > price[0]:
+            self.problems.append(("sale_price", f"must not be more than the price, {price[0]} {price[1]}"))
+        elif sale[0] == price[0]:  # common in feeds, and no reduction
+            return FeedPrice(*price)
+        return FeedPrice(*price, sale[0], start, end)
+
+
+def check(fields: Mapping[str, str]) -> FeedVariant | Problems:
+    """The row's variant, or each (field, reason) that is wrong with it."""
+    row = _Row(fields, REQUIRED)
+    read = row.read
+    sku = read("id", _id, "")
+    price = row.price()
+    texts = {column: read(column, _TEXT_RULES[column], "") for column in TEXTS}
+    variant = FeedVariant(
+        sku=sku,
+        product_id=read("item_group_id", _id, sku),
+        title=texts["title"],
+        description=texts["description"],
+        price=price,
+        brand=texts["brand"],
+        category=category(texts["product_type"] or _named(texts["google_product_category"])),
+        color=texts["color"],
+        size=texts["size"],
+        size_order=size_order(texts["size"]),
+        size_system=texts["size_system"].upper(),
+        width=texts["width"],
+        material=texts["material"],
+        gender=texts["gender"].lower(),
+        age_group=texts["age_group"].lower(),
+        gtin=read("gtin", _gtin, ""),
+        image_link=read("image_link", link, ""),
+        additional_image_link=read("additional_image_link", _links, ""),
+    )
+    return row.problems or variant
+
+
+def check_translation(fields: Mapping[str, str]) -> FeedVariant | Problems:
+    """As `check`, of a row of a feed in another language than the shop's own."""
+    row = _Row(fields, REQUIRED_OF_TRANSLATIONS)
+    variant = FeedVariant(
+        sku=row.read("id", _id, ""),
+        title=row.read("title", _TEXT_RULES["title"], ""),
+        description=row.read("description", _TEXT_RULES["description"], ""),
+        price=row.price(),
+    )
+    return row.problems or variant
 
 
 def column_name(written: str) -> str:
@@ -73,46 +199,7 @@ def column_name(written: str) -> str:
     return "_".join(written.strip().lower().replace("_", " ").split())
 
 
-def check(fields: Mapping[str, str]) -> FeedVariant | list[tuple[str, str]]:
-    """The row's variant, or each (field, reason) that is wrong with it."""
-    problems: list[tuple[str, str]] = []
-
-    def read(column: str, rule: Callable[[str], T], default: T) -> T:
-        written = fields.get(column, "").strip()
-        try:
-            if not written:
-                if column in REQUIRED:
-                    raise Wrong("is missing")
-                return default
-            return rule(written)
-        except Wrong as wrong:
-            problems.append((column, str(wrong)))
-            return default
-
-    sku = read("id", _id, "")
-    price, currency = read("price", _price, (Decimal(), ""))
-    texts = {column: read(column, partial(_text, most=most), "") for column, most in TEXTS.items()}
-    variant = FeedVariant(
-        sku=sku,
-        product_id=read("item_group_id", _id, sku),
-        title=texts["title"],
-        description=texts["description"],
-        brand=texts["brand"],
-        category=category(texts["product_type"]),
-        price=price,
-        currency=currency,
-        color=texts["color"],
-        size=texts["size"],
-        size_order=size_order(texts["size"]),
-        size_system=texts["size_system"],
-        gender=texts["gender"].lower(),
-        age_group=texts["age_group"].lower(),
-        gtin=read("gtin", _gtin, ""),
-        image_link=read("image_link", _link, ""),
-    )
-    return problems or variant
-
-
+@lru_cache(maxsize=4096)
 def category(product_type: str) -> str:
     """A path such as `Apparel > Shoes` in one spelling, each part followed by the separator: `Apparel > Shoes > `.
 
@@ -141,7 +228,16 @@ def _text(text: str, *, most: int) -> str:
     return " ".join(text.split())
 
 
-def _price(text: str) -> tuple[Decimal, str]:
+_TEXT_RULES = {column: partial(_text, most=most) for column, most in TEXTS.items()}
+
+
+def _named(google_product_category: str) -> str:
+    """The path of Google's category; its number alone says nothing to people."""
+    return "" if google_product_category.isdigit() else google_product_category
+
+
+@lru_cache(maxsize=4096)
+def _price(text: str) -> tuple[Decimal, str] | None:
     found = _PRICE.fullmatch(" ".join(text.split()))
     if not found:
         raise Wrong('must be an amount and a currency such as "129.95 EUR"')
@@ -166,7 +262,29 @@ def _gtin(text: str) -> str:
     return digits
 
 
-def _link(text: str) -> str:
+def link(text: str) -> str:
+    """The address of a picture. Raises `Wrong`."""
     if not _LINK.fullmatch(text):
         raise Wrong("must be an http or https address of at most 2000 characters")
     return text
+
+
+def _links(text: str) -> str:
+    links = [one.strip() for one in text.split(",") if one.strip()]
+    if len(links) > MOST_IMAGES:
+        raise Wrong(f"must be at most {MOST_IMAGES} addresses, separated by commas")
+    return ",".join(map(link, links))
+
+
+@lru_cache(maxsize=4096)
+def _period(text: str) -> tuple[datetime | None, datetime | None]:
+    """Such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100. A time without a zone is in UTC."""
+    begins, _, ends = text.partition("/")
+    try:
+        start, end = (datetime.fromisoformat(part.strip()) for part in (begins, ends))
+        start, end = (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC) for time in (start, end))
+    except (ValueError, OverflowError):
+        raise Wrong("must be two times such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100") from None
+    if end <= start:
+        raise Wrong("ends before it begins")
+    return start, end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _LETTERS = re.compile(r"([0-9]{1,2}X|X{0,9})([SL])|(M)")
 _TOKEN = re.compile(
@@ -14,6 +15,7 @@ _BREAK = re.compile(r"(?<![0-9]) | (?![0-9])|(?<=[A-Z])/")
 _MIDDLE = 50
 
 
+@lru_cache(maxsize=4096)
 def size_order(size: str) -> str:
     """A text that sorts, byte by byte, as the size does: numbers, then letter sizes, then everything else."""
     normal = " ".join(size.upper().replace("½", " 1/2").split())

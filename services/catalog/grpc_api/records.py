@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from services.catalog import feed_file, queries, usecases
+from services.catalog import queries, usecases
+from services.catalog.domain.locales import canonical
+from services.catalog.feed_rows import check_rows
 from services.catalog.grpc_api.messages import Shop, variant_message
+from services.catalog.store import feed
+from services.chassis.access import current_caller
 from services.chassis.database import Database
 from shop.catalog.v1 import records_pb2 as pb
 
@@ -16,12 +20,20 @@ class CatalogAdminApi:
         self._shop = shop
 
     async def ImportProducts(self, request: pb.ImportProductsRequest) -> pb.ImportProductsResponse:
-        checked = feed_file.check_rows(request.rows)
+        locale = canonical(request.locale) or self._shop.locale
+        translation = locale != self._shop.locale
+        checked = check_rows(request.rows, translation=translation)
         async with self._database.transaction() as tx:
-            changed = await usecases.import_variants(tx, checked.variants, self._shop.locale)
+            if translation:
+                for sku in sorted(await feed.unknown(tx.connection, list(checked.variants))):
+                    checked.refuse(sku, f"{sku} is not known; import it in the shop's own language first")
+            variants = list(checked.variants.values())
+            changed = await usecases.import_variants(
+                tx, variants, locale, current_caller().actor, translation=translation
+            )
         return pb.ImportProductsResponse(
             changed=changed,
-            unchanged=len(checked.variants) - changed,
+            unchanged=len(variants) - changed,
             problems=checked.problems,
             unknown_columns=checked.unknown_columns,
         )

@@ -151,3 +151,21 @@ CREATE FUNCTION settle_prices(moved text []) RETURNS SETOF text LANGUAGE sql AS 
     )
     SELECT sku FROM gone UNION SELECT sku FROM moved_on
 $$;
+
+-- A price as it stands in the history.
+CREATE FUNCTION price_note(amount numeric, start_time timestamptz, end_time timestamptz) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT amount::text
+        || CASE WHEN start_time > '-infinity'
+            THEN ' from ' || to_char(start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') ELSE '' END
+        || CASE WHEN end_time < 'infinity'
+            THEN ' until ' || to_char(end_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') ELSE '' END
+$$;
+
+-- Pictures of a product from a feed's links; what was said of a picture that stays is kept.
+CREATE FUNCTION pictures(links text, known jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('uri', link, 'alternative_text', coalesce(
+        (SELECT one ->> 'alternative_text' FROM jsonb_array_elements(known) AS one WHERE one ->> 'uri' = link LIMIT 1), ''
+    )) ORDER BY nth), '[]')
+    FROM string_to_table(links, ',') WITH ORDINALITY AS told (link, nth) WHERE link <> ''
+$$;

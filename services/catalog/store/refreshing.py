@@ -31,6 +31,15 @@ async def lock_products(connection: Connection, product_ids: Sequence[str]) -> N
     )
 
 
+async def follow_state(connection: Connection, product_ids: Sequence[str]) -> None:
+    """Marks the variants of these locked products with whether it is published."""
+    await connection.execute(
+        "UPDATE variants v SET published = p.state = 'PUBLISHED' FROM products p WHERE p.product_id = v.product_id"
+        " AND p.product_id = ANY($1::text[]) AND v.published <> (p.state = 'PUBLISHED')",
+        product_ids,
+    )
+
+
 async def refresh(tx: Transaction, product_ids: Sequence[str]) -> list[ListingChanged]:
     """Brings the window up to what is kept of these products; their rows are locked by the caller.
 

@@ -1,0 +1,109 @@
+"""The commands that bring a product feed to the service."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import grpc
+
+from services.catalog.feed_file import FeedFile, Progress, UnusableFile, batches, opened
+from shop.catalog.v1 import records_pb2 as pb
+from shop.catalog.v1 import records_pb2_grpc as rpc
+
+CALL_SECONDS = 30
+# The service checks one part while its database writes another and the next is read.
+IN_FLIGHT = 3
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+async def import_file(arguments: Sequence[str]) -> int:
+    """The command `import-products`: streams a file to the service, shows progress, and reports each broken row.
+
+    Returns 0 when the whole file was read, 1 when the service did not take it all, 2 when the file cannot be used.
+    """
+    parser = _parser("import-products", "Take in a product feed (Google Merchant Center's columns; TSV).")
+    parser.add_argument("--locale", default="", help="language of the texts, such as de; empty is the shop's own")
+    given = parser.parse_args(arguments)
+    progress = Progress(given.file.name)
+    try:
+        with opened(given.file) as text:
+            async with _service(given) as service:
+                await _send(service, text, given.file.stat().st_size, given.locale, progress)
+    except (OSError, UnusableFile) as error:
+        progress.end()
+        print(f"{given.file}: {error}", file=sys.stderr)
+        return 2
+    except grpc.aio.AioRpcError as error:
+        progress.end()
+        print(f"the import stopped: {error.code().name} {error.details()}; run it again", file=sys.stderr)
+        return 1
+    progress.end()
+    print(progress.summary)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """Catalog, called as an operator."""
+
+    stub: rpc.CatalogAdminServiceAsyncStub
+    metadata: tuple[tuple[str, str], ...]
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m services.catalog {command}", description=description)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--address", required=True, help="host:port of catalog's gRPC")
+    parser.add_argument("--token-file", type=Path, required=True, help="file with an operator's token")
+    return parser
+
+
+@asynccontextmanager
+async def _service(given: argparse.Namespace) -> AsyncIterator[_Service]:
+    metadata = (("authorization", f"Bearer {given.token_file.read_text().strip()}"),)
+    options = [("grpc.service_config", json.dumps(_RETRIES))]
+    async with grpc.aio.insecure_channel(given.address, options) as channel:
+        yield _Service(rpc.CatalogAdminServiceStub(channel), metadata)
+
+
+async def _send(service: _Service, text: TextIO, size: int, locale: str, progress: Progress) -> None:
+    calls: deque[asyncio.Task[pb.ImportProductsResponse]] = deque()
+
+    async def call(rows: Sequence[pb.FeedRow]) -> pb.ImportProductsResponse:
+        request = pb.ImportProductsRequest(rows=rows, locale=locale)
+        return await service.stub.ImportProducts(request, metadata=service.metadata, timeout=CALL_SECONDS)
+
+    try:
+        for rows in batches(FeedFile(text, progress, translation=bool(locale))):
+            calls.append(asyncio.create_task(call(rows)))
+            await asyncio.sleep(0)  # sends it before the next part is read
+            if len(calls) == IN_FLIGHT:
+                progress.add(await calls.popleft(), text.buffer.tell() / size)
+        while calls:
+            progress.add(await calls.popleft(), 1)
+    finally:
+        for unanswered in calls:
+            unanswered.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
