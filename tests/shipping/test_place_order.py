@@ -149,7 +149,7 @@ async def test_a_lapsed_checkout_whose_goods_are_gone_is_rejected_with_the_numbe
         with pytest.raises(NotNow) as refused:
             await desk.api.PlaceOrder(request)
         assert refused.value.reason == "OUT_OF_STOCK"
-        assert refused.value.details == {"sku": "boot", "wanted": "3", "free": "0"}
+        assert refused.value.details == {"sku": "boot", "wanted": "5", "free": "2"}
     (rejected,) = await desk.told()
     assert isinstance(rejected, facts.OrderRejected)
     assert (rejected.reason, rejected.payment_reference, rejected.version) == ("OUT_OF_STOCK", "pay-1", 2)

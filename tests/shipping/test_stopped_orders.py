@@ -122,7 +122,7 @@ async def test_the_sweeper_rejects_what_inventory_refuses(
     assert await desk.state(begun) == ("none" if written == "none" else "rejected")
     with pytest.raises(NotNow) as refused:
         await desk.api.PlaceOrder(request)
-    assert (refused.value.reason, refused.value.details["wanted"]) == ("OUT_OF_STOCK", "3")
+    assert (refused.value.reason, refused.value.details["wanted"]) == ("OUT_OF_STOCK", "5")
     assert await desk.kinds() == ["OrderRejected"]
 
 
