@@ -25,6 +25,7 @@ SETTINGS: Final = frozenset(
         "DRAIN_SECONDS",
         "GRPC_HOST",
         "GRPC_PORT",
+        "GRPC_TRUSTED_PROXIES",
         "JWKS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "LOG_LEVEL",
@@ -45,10 +46,14 @@ SETTINGS: Final = frozenset(
 """Environment of every service."""
 
 SECRETS: Final[dict[str, frozenset[str]]] = {
-    service: frozenset({"DATABASE_URL"} | ({"PERSONAL_DATA_KEYS"} if service in ("shipping", "contact") else set()))
-    for service in SERVICES
+    "inventory": frozenset({"DATABASE_URL"}),
+    "catalog": frozenset({"DATABASE_URL"}),
+    "shipping": frozenset({"DATABASE_URL", "PERSONAL_DATA_KEYS", "PEER_SECRET"}),
+    "loyalty": frozenset({"DATABASE_URL"}),
+    "contact": frozenset({"DATABASE_URL", "PERSONAL_DATA_KEYS"}),
 }
-"""Files each service finds in SECRETS_DIR, one per setting; shipping and contact alone hold personal data."""
+"""Files each service finds in SECRETS_DIR, one per setting. Shipping and contact alone hold personal data; shipping
+names to inventory where a checkout comes from."""
 
 
 def address_setting(service: str) -> str:

@@ -140,6 +140,7 @@ def _connection_manager(descriptors: Path, services: list[str], streams: list[st
             "@type": TYPES + "filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "browsers",
             "codec_type": "AUTO",
+            "use_remote_address": True,  # tells the services where a call comes from, whatever it says itself
             "stream_idle_timeout": "0s",  # a room may be silent for hours; the services end what is over
             "request_timeout": f"{CALL_SECONDS}s",  # to send the request; the answer may take longer
             "local_reply_config": {"mappers": [_refusal(code, *found) for code, found in REFUSALS.items()]},

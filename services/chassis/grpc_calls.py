@@ -1,6 +1,6 @@
 """What happens to each call that comes in: one wrapper around each handler, put together when it is registered.
 
-admission -> caller -> role -> decoding -> customer -> trace and journey -> validation -> deadline -> handler -> status
+admission -> caller, rate -> role -> decoding -> customer -> trace -> validation -> deadline -> handler -> status
 
 A stream's message is read between role and decoding; a call's was read by gRPC before.
 
@@ -30,7 +30,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.chassis import telemetry as t
-from services.chassis.access import VISITOR, AccessRule, Caller, TokenVerifier, is_opaque_id, set_caller
+from services.chassis.access import AccessRule, Caller, is_opaque_id, set_caller
 from services.chassis.admission import Admission, going_away
 from services.chassis.errors import InvalidInput, Refusal, TooMuch, Unavailable
 from services.chassis.grpc_errors import (
@@ -40,6 +40,8 @@ from services.chassis.grpc_errors import (
     abort_deadline,
     abort_internal,
 )
+from services.chassis.peers import FORWARDED, Origin, Peers, set_origin
+from services.chassis.rates import Gate
 from services.chassis.validation import checker, refuse_nul
 from shop.access.v1.access_pb2 import ROLE_SERVICE
 
@@ -79,9 +81,10 @@ def remaining_seconds() -> float | None:
 
 
 class Admitted(NamedTuple):
-    """Who calls, and what the call carries of traces and journeys."""
+    """Who calls from where, and what the call carries of traces and journeys."""
 
     caller: Caller
+    origin: Origin
     # Whether the call has a span, and what that continues.
     recorded: bool
     parent: SpanContext | None
@@ -92,7 +95,7 @@ class Admitted(NamedTuple):
 class Rpc:
     """One RPC of this server, with all that can be known before the first call."""
 
-    def __init__(self, method: MethodDescriptor, telemetry: t.Telemetry, verifier: TokenVerifier) -> None:
+    def __init__(self, method: MethodDescriptor, telemetry: t.Telemetry, gate: Gate, peers: Peers) -> None:
         self.name = f"{method.containing_service.full_name}/{method.name}"
         self.rule = AccessRule(method)
         request = GetMessageClass(method.input_type)
@@ -103,13 +106,14 @@ class Rpc:
         # Whom the call is about, if the request says so.
         self._customer_field = self.rule.customer_field or ("customer_id" if "customer_id" in fields else "")
         self._telemetry = telemetry
-        self._verifier = verifier
+        self._gate = gate
+        self._peers = peers
         self._recorders: dict[str, Callable[[float], None]] = {}
         self._attributes = {t.RPC_SYSTEM: "grpc", t.RPC_METHOD: self.name}
 
     async def admit(self, server: ServerContext) -> Admitted:
         """A caller who may call, whatever is asked. Raises refusals."""
-        authorization = traceparent = carried = journey = None
+        authorization = traceparent = carried = journey = forwarded = None
         for key, value in server.invocation_metadata() or ():
             if key == "authorization":
                 authorization = value
@@ -119,10 +123,10 @@ class Rpc:
                 carried = value
             elif key == t.JOURNEY_METADATA:
                 journey = value
-        if authorization is None:
-            caller = VISITOR
-        else:
-            caller = self._verifier.known(str(authorization)) or await self._verifier.verify(str(authorization))
+            elif key == FORWARDED:
+                forwarded = str(value) if forwarded is None else f"{forwarded},{value!s}"
+        origin = Origin(self._peers, server.peer(), forwarded)
+        caller = await self._gate.caller(None if authorization is None else str(authorization), origin)
         self.rule.check_role(caller)
         trusted = caller.role == ROLE_SERVICE
         parent = _parent(traceparent) if trusted else None
@@ -135,7 +139,7 @@ class Rpc:
             recorded = ratio > 0 and random.random() < ratio  # noqa: S311 - a sample, not a secret
         if recorded and not trusted:
             parent = _parent(traceparent)
-        return Admitted(caller, recorded, parent, carried, journey)
+        return Admitted(caller, origin, recorded, parent, carried, journey)
 
     def kept(self, admitted: Admitted, raw: bytes, keeper: Keeper) -> bytes | None:
         """A kept answer, for a call that has no span and belongs to no journey: there is nothing else to do."""
@@ -154,6 +158,7 @@ class Rpc:
             raise InvalidInput([("", "no valid message of its type")], reason="MALFORMED_REQUEST") from None
         self.rule.check_customer(caller, request)
         set_caller(caller)
+        set_origin(admitted.origin)
 
         journey_id, span = self._join(admitted, request)
         if journey_id is not None and caller.role != ROLE_SERVICE:
@@ -172,7 +177,7 @@ class Rpc:
         A service of ours is believed what it carries. Of anybody else's only a well-formed journey id and trace id are
         taken, not the baggage and not the wish to be recorded.
         """
-        caller, recorded, parent, *_ = admitted
+        caller, recorded, parent = admitted.caller, admitted.recorded, admitted.parent
         journey_id, customer_id = self._ids(admitted, request)
         if not recorded and parent is None and journey_id is None and customer_id is None:
             context.attach(_QUIET)

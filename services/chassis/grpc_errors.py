@@ -57,6 +57,15 @@ class Overloaded(TooMuch):
     reason = "OVERLOADED"
 
 
+class RateLimited(TooMuch):
+    """The caller calls too often. Trying again later is safe, nothing was begun."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, per_second: float) -> None:
+        super().__init__("too many calls; wait a little", limit_per_second=f"{per_second:g}")
+
+
 async def abort(context: grpc.aio.ServicerContext[bytes, bytes], refusal: Refusal) -> NoReturn:
     """Ends the call with the refusal."""
     details: list[Message] = [_error_info(refusal.reason, refusal.details)]
@@ -65,7 +74,7 @@ async def abort(context: grpc.aio.ServicerContext[bytes, bytes], refusal: Refusa
         for field, problem in refusal.fields[:_MAX_FIELDS]:
             bad.field_violations.add(field=field[:_MAX_TEXT], description=problem[:_MAX_TEXT])
         details.append(bad)
-    if isinstance(refusal, Unavailable) or refusal.reason == Overloaded.reason:
+    if isinstance(refusal, Unavailable) or refusal.reason in (Overloaded.reason, RateLimited.reason):
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_RETRY_AFTER_SECONDS)))
     await abort_with(context, grpc.StatusCode[refusal.status], str(refusal), details)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -24,6 +24,8 @@ from services.chassis.grpc_calls import (
     stream_handler,
     unary_handler,
 )
+from services.chassis.peers import Peers
+from services.chassis.rates import Gate
 from services.chassis.settings import ServiceSettings
 from services.chassis.telemetry import SERVER_IN_FLIGHT, SERVER_SHED, Telemetry
 
@@ -74,8 +76,10 @@ class GrpcServer:
         self._names = [name for name, _ in servicers]
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
+        gate = Gate(settings, verifier, telemetry.meter)
+        peers = Peers(settings.grpc_trusted_proxies, settings.peer_secret)
         for name, servicer in servicers:
-            self._register(_descriptor(name), servicer, telemetry, verifier)
+            self._register(_descriptor(name), servicer, lambda method: Rpc(method, telemetry, gate, peers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 
@@ -115,14 +119,14 @@ class GrpcServer:
         await self._server.stop(_LAST_BYTES_SECONDS)
 
     def _register(
-        self, service: ServiceDescriptor, servicer: object, telemetry: Telemetry, verifier: TokenVerifier
+        self, service: ServiceDescriptor, servicer: object, described: Callable[[MethodDescriptor], Rpc]
     ) -> None:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.methods:
             answer = getattr(servicer, method.name)
             if method.client_streaming:
                 raise ValueError(f"{method.full_name}: browsers cannot stream; split it into calls")
-            rpc = Rpc(method, telemetry, verifier)
+            rpc = described(method)
             # No (de)serialisers: bytes that are no message must be answered by us, gRPC's answer has no reason.
             deadline = self._settings.grpc_default_deadline_seconds
             if method.server_streaming:

@@ -10,8 +10,10 @@ import os
 import sys
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.chassis.peers import Peers
 
 S = TypeVar("S", bound="ServiceSettings")
 
@@ -30,6 +32,18 @@ class ServiceSettings(BaseSettings):
     grpc_max_streams: int = Field(5000, ge=1, description="streams open at once; more are shed")
     grpc_default_deadline_seconds: float = Field(
         10, gt=0, description="deadline of unary calls that bring none, and of the one message of a stream's client"
+    )
+    grpc_caller_rate: float = Field(
+        200, ge=0, description="calls a second of one caller with a token; ten times as many at once; 0 is no limit"
+    )
+    grpc_visitor_rate: float = Field(
+        500, ge=0, description="the same of all callers without a token behind one address"
+    )
+    grpc_trusted_proxies: str = Field(
+        "127.0.0.0/8,::1/128", description="networks of proxies whose x-forwarded-for is believed, comma separated"
+    )
+    peer_secret: str = Field(
+        "local", min_length=1, description="makes opaque names of callers' addresses; alike in all replicas"
     )
     grpc_tls_cert_file: str | None = Field(None, description="PEM certificate; with the key, the server speaks TLS")
     grpc_tls_key_file: str | None = Field(None, description="PEM key of the certificate")
@@ -53,6 +67,12 @@ class ServiceSettings(BaseSettings):
     browsing_sample_ratio: float = Field(0.05, ge=0, le=1, description="share of read-only calls that are traced")
     drain_seconds: float = Field(5, ge=0, description="how long to wait for endpoint removal before stopping")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("grpc_trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        Peers(value, "")
+        return value
 
 
 def load(settings: type[S]) -> S:

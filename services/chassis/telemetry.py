@@ -66,6 +66,7 @@ JOURNEY_METADATA = "journey-id"
 SERVER_DURATION = "rpc.server.call.duration"
 SERVER_IN_FLIGHT = "shop.rpc.server.in_flight"
 SERVER_SHED = "shop.rpc.server.shed"
+SERVER_RATE_LIMITED = "shop.rpc.server.rate_limited"
 CLIENT_DURATION = "rpc.client.call.duration"
 CIRCUIT_OPEN = "shop.rpc.client.circuit_open"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

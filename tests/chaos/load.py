@@ -37,6 +37,7 @@ TRIES, CALL_SECONDS, REPEAT_SECONDS = 60, 4.0, 0.5
 PASSES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
 UNTYPED = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 OVERLOADED = "OVERLOADED"
+RATE_LIMITED = "RATE_LIMITED"
 # How soon a client finds a server that came back.
 OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -264,7 +265,7 @@ class Load:
                 return await call(request, metadata=who, timeout=CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
                 reason = reason_of(error)
-                if error.code() in PASSES or reason == OVERLOADED:
+                if error.code() in PASSES or reason in (OVERLOADED, RATE_LIMITED):
                     self.record.repeats[error.code().name] += 1
                     await asyncio.sleep(self._random.uniform(0.5, 1) * REPEAT_SECONDS)
                 elif reason is None or error.code() in UNTYPED:

@@ -142,7 +142,7 @@ class TestSampling:
 
     def test_reading_and_signs_of_life_are_no_changes(self) -> None:
         rpcs = [
-            Rpc(method, Mock(), Mock())
+            Rpc(method, Mock(), Mock(), Mock())
             for method in methods_of("shop.contact.v1.DeskService", "shop.shipping.v1.WarehouseService", INVENTORY)
         ]
         changes = {rpc.name.rpartition("/")[2] for rpc in rpcs if rpc.changes}

@@ -93,6 +93,7 @@ def test_no_password_or_key_is_written_down(compose: Any) -> None:
         *passwords,
         compose["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"],
         compose["services"]["contact"]["environment"]["PERSONAL_DATA_KEYS"],
+        compose["services"]["shipping"]["environment"]["PEER_SECRET"],
     ]:
         assert value.startswith("${")
 

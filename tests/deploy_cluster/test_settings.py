@@ -46,6 +46,7 @@ def test_a_service_starts_with_what_its_pod_is_told(
     secrets = {
         "DATABASE_URL": f"postgresql://{service}:secret@database/{service}",
         "PERSONAL_DATA_KEYS": Fernet.generate_key().decode(),
+        "PEER_SECRET": "any long random text",
     }
     for name in SECRETS[service]:
         (tmp_path / name).write_text(secrets[name])
