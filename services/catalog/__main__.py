@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.catalog import consumers, publishes
+from services.catalog.back_in_stock import BackInStock
 from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
 from services.catalog.feed_commands import import_file
 from services.catalog.freshness import Freshness
-from services.catalog.grpc_api import CatalogAdminApi, CatalogApi, OpenLists, Shop
+from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, Shop
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
 from services.catalog.window import Window
@@ -21,6 +23,7 @@ from services.chassis.grpc_client import Peer
 from services.chassis.grpc_server import Servicer
 from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
+from services.chassis.waiting import every
 from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 
@@ -61,19 +64,30 @@ class Catalog:
         meter.create_observable_counter(
             "shop.catalog.answers", [self._answers], description="Answers given, by method and whether kept or made."
         )
+        self.back_in_stock = BackInStock(
+            runtime.database, self._inventory, timedelta(seconds=settings.back_in_stock_retry_seconds)
+        )
+        waiting = BackInStockApi(runtime.database, self.back_in_stock, self.hotline, settings.back_in_stock_limit)
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", storefront),
+            ("shop.catalog.v1.BackInStockService", waiting),
             ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database, shop)),
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [
             self.reconcile,
             self.changes.run,
             self._open_lists.watches.run,
+            self.back_in_stock.run,
+            self.prune,
         ]
 
     async def reconcile(self) -> None:
         """Compares the copy of stock with inventory's own, again and again."""
         await self._reconciliation.keep_comparing(self._reconcile_seconds)
+
+    async def prune(self) -> None:
+        """Deletes what nobody needs any more."""
+        await every(60, self.back_in_stock.prune)
 
     async def ready(self) -> None:
         """Catalog answers once its copy was compared, or could not be for some seconds."""

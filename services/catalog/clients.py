@@ -35,6 +35,17 @@ class LevelPage:
     read_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A unit set aside for somebody who waited, as it stands now."""
+
+    reservation_id: str
+    expire_time: datetime
+    held: bool
+    # It went into a checkout of theirs.
+    used: bool
+
+
 class InventoryClient:
     """Inventory, as catalog asks it."""
 
@@ -80,6 +91,36 @@ class InventoryClient:
         )
         return LevelPage(_levels(answer.levels), "", to_datetime(answer.read_time))
 
+    async def hold(self, request_id: str, customer_id: str, sku: str) -> Hold:
+        """Sets one unit aside for a customer who waited, as long as inventory usually does. The same request id is the
+        same hold. Raises OUT_OF_STOCK, TOO_MANY_HOLDS, and `Unavailable`."""
+        answer = await self._peer.call(
+            self._stub.ReserveStock,
+            pb.ReserveStockRequest(
+                request_id=request_id,
+                customer_id=customer_id,
+                lines=[pb.ReservationLine(sku=sku, quantity=1)],
+                purpose=pb.HOLD_PURPOSE_WAITING_CUSTOMER,
+            ),
+        )
+        # That may be the answer that was given before: how the hold stands now is another question.
+        return await self.hold_now(answer.reservation.reservation_id)
+
+    async def hold_now(self, reservation_id: str) -> Hold:
+        """A hold as it stands. Raises `NotFound`, and `Unavailable`."""
+        answer = await self._peer.call(
+            self._stub.GetReservation, pb.GetReservationRequest(reservation_id=reservation_id)
+        )
+        return _hold(answer.reservation)
+
+    async def give_back(self, reservation_id: str) -> Hold:
+        """Ends a hold, if it has not ended. Raises `NotFound`, RESERVATION_CLOSED, and `Unavailable`."""
+        answer = await self._peer.call(
+            self._stub.ReleaseReservation,
+            pb.ReleaseReservationRequest(request_id=f"release:{reservation_id}", reservation_id=reservation_id),
+        )
+        return _hold(answer.reservation)
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._peer.close()
@@ -105,4 +146,13 @@ class InventoryClient:
 
 
 def _levels(levels: Iterable[pb.StockLevel]) -> list[Level]:
-    return [Level(level.sku, level.location, level.version, level.free) for level in levels]
+    return [Level(level.sku, level.location, level.version, level.free, level.received_total) for level in levels]
+
+
+def _hold(reservation: pb.Reservation) -> Hold:
+    return Hold(
+        reservation.reservation_id,
+        to_datetime(reservation.expire_time),
+        reservation.state == pb.RESERVATION_STATE_HELD,
+        bool(reservation.used_by_reservation_id) or reservation.state == pb.RESERVATION_STATE_COMMITTED,
+    )

@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from services.catalog import usecases
+from services.catalog import queueing, usecases
 from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 from services.chassis.facts import Heard, Hears
 from services.chassis.values import to_datetime
-from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
-from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
+from shop.contact.events.v1.facts_pb2 import CustomerForgotten, HotlineStatusChanged
+from shop.inventory.events.v1.facts_pb2 import (
+    ReservationExpired,
+    StockLevelChanged,
+    StockWatermark,
+    WaitingHoldUsed,
+)
 
 STOCK = "shop.inventory.stock.v1"
 
 
-async def on_stock(app: object, tx: Transaction, heard: Sequence[Heard[Any]]) -> None:
+async def on_stock(app: Any, tx: Transaction, heard: Sequence[Heard[Any]]) -> None:
     """Levels changed, and all up to some time was told. In any order and any number of times: versions decide."""
     levels: list[Level] = []
     watermarks: dict[int, datetime] = {}
     for fact in heard:
         message = fact.message
         if isinstance(message, StockLevelChanged):
-            levels.append(Level(message.sku, message.location, message.version, message.free))
-            if message.HasField("moved_with"):
-                # Both sides of a transfer at once: the sum over the locations never has the units twice, or not at all.
-                other = message.moved_with
-                levels.append(Level(message.sku, other.location, other.version, other.free))
+            levels += _levels(message)
         elif isinstance(message, StockWatermark):
             as_of = to_datetime(message.as_of)
             watermarks[fact.partition] = max(as_of, watermarks.get(fact.partition, as_of))
-    await usecases.hear_stock(tx, levels, watermarks)
+    if await usecases.hear_stock(tx, levels, watermarks):
+        tx.after_commit(app.back_in_stock.wake)
+
+
+def _levels(told: StockLevelChanged) -> Iterator[Level]:
+    """The level that changed, and the other side of a transfer: both at once, or a unit would be twice or nowhere."""
+    yield Level(told.sku, told.location, told.version, told.free, told.received_total)
+    if told.HasField("moved_with"):
+        other = told.moved_with
+        yield Level(told.sku, other.location, other.version, other.free, other.received_total)
+
+
+async def on_reservation_expired(app: Any, tx: Transaction, heard: Heard[ReservationExpired]) -> None:
+    """Somebody let their turn lapse: the next is asked. Holds of others are none of our business."""
+    if await queueing.lapse(tx, heard.message.reservation_id):
+        tx.after_commit(app.back_in_stock.wake)
+
+
+async def lock_reservations(app: object, tx: Transaction, told: Sequence[Any]) -> None:
+    """Those who wait, of all these facts in one order."""
+    await queueing.lock_reservations(tx, (fact.reservation_id for fact in told))
+
+
+async def on_waiting_hold_used(app: object, tx: Transaction, heard: Heard[WaitingHoldUsed]) -> None:
+    """Somebody took their turn."""
+    await queueing.take(tx, heard.message.reservation_id)
+
+
+async def on_customer_forgotten(app: Any, tx: Transaction, heard: Heard[CustomerForgotten]) -> None:
+    """Nothing of them stays but the mark, also when this is heard again."""
+    await queueing.forget(tx, heard.message.customer_id)
+    tx.after_commit(app.back_in_stock.wake)
+
+
+async def lock_customers(app: object, tx: Transaction, told: Sequence[Any]) -> None:
+    """The customers of all these facts in one order."""
+    await queueing.lock_customers(tx, (fact.customer_id for fact in told))
 
 
 async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[HotlineStatusChanged]) -> None:
@@ -43,5 +80,11 @@ async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[Hotl
 
 HEARS = (
     Hears(STOCK, batch=on_stock, batch_facts=(StockLevelChanged, StockWatermark)),
+    Hears(
+        "shop.inventory.reservations.v1",
+        {ReservationExpired: on_reservation_expired, WaitingHoldUsed: on_waiting_hold_used},
+        lock_ahead=lock_reservations,
+    ),
+    Hears("shop.contact.privacy.v1", {CustomerForgotten: on_customer_forgotten}, lock_ahead=lock_customers),
     Hears("shop.contact.hotline.v1", {HotlineStatusChanged: on_hotline_status_changed}),
 )

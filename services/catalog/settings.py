@@ -15,6 +15,10 @@ class Settings(ServiceSettings):
     staleness_bound_seconds: float = Field(2, gt=0, description="past this age of its stock copy, inventory is asked")
     confirm_deadline_seconds: float = Field(0.5, gt=0, description="how long a page waits for inventory's answer")
     reconcile_seconds: float = Field(60, gt=0, description="time between full comparisons with inventory")
+    back_in_stock_limit: int = Field(50, ge=1, description="for how many variants one customer may wait at once")
+    back_in_stock_retry_seconds: float = Field(
+        5, gt=0, description="when a turn that stopped half-way, or whose inventory is away, is gone on with"
+    )
     shop_locale: str = Field(
         "en",
         pattern=r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?$",

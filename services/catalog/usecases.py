@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from services.catalog import publishes
+from services.catalog import publishes, queueing
 from services.catalog.domain.feed import FeedVariant
 from services.catalog.store import feed, stock
 from services.catalog.store.stock import Level
@@ -24,24 +24,31 @@ async def import_variants(
     return len(found.skus)
 
 
-async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mapping[int, datetime]) -> None:
-    """Keeps the newest of each place, and how far all of it was heard, which must not be seen without it."""
+async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mapping[int, datetime]) -> bool:
+    """Keeps the newest of each place, and how far all of it was heard, which must not be seen without it.
+
+    Units that came in are the turn of those who wait. Returns whether it is somebody's.
+    """
+    turns = False
     newest: dict[tuple[str, str], Level] = {}
     for level in levels:
         known = newest.setdefault((level.sku, level.location), level)
         if level.version > known.version:
             newest[level.sku, level.location] = level
     if newest:
-        listings = await stock.hear_levels(tx, newest.values())
+        listings, arrived = await stock.hear_levels(tx, newest.values())
         await tx.append(map(publishes.listing_changed, listings))
+        turns = await queueing.give_turns(tx, arrived)
     if watermarks:
         await stock.reach(tx.connection, watermarks)
+    return turns
 
 
 async def heal_stock(tx: Transaction, levels: Sequence[Level], asked: datetime) -> list[str]:
     """Makes the copy what inventory said when asked, see `store.stock.heal`. Returns the kind of each wrong place."""
-    kinds, listings = await stock.heal(tx, levels, asked)
+    kinds, listings, arrived = await stock.heal(tx, levels, asked)
     await tx.append(map(publishes.listing_changed, listings))
+    await queueing.give_turns(tx, arrived)
     return kinds
 
 

@@ -16,6 +16,7 @@ from services.chassis.facts import Handler, Heard, Hears
 from services.chassis.values import from_money, to_datetime
 from services.contact import store
 from services.contact.domain.timeline import Entry, Kind
+from shop.catalog.events.v1 import facts_pb2 as catalog
 from shop.loyalty.events.v1 import facts_pb2 as loyalty
 from shop.loyalty.v1.loyalty_pb2 import Tier
 from shop.shipping.events.v1 import facts_pb2 as shipping
@@ -81,6 +82,13 @@ def standing_changed(fact: loyalty.StandingChanged) -> tuple[Kind, Timestamp, st
     return Kind.STANDING_CHANGED, fact.change_time, f"{fact.points_delta:+d} points: {fact.points} now{tier}"
 
 
+def back_in_stock(fact: catalog.BackInStock) -> tuple[Kind, Timestamp, str]:
+    """They waited, and now it is their turn."""
+    until = to_datetime(fact.hold_expire_time)
+    words = f"Back in stock for them: {fact.sku}, held until {until:%Y-%m-%d %H:%M} UTC"
+    return Kind.BACK_IN_STOCK, fact.change_time, words
+
+
 def _entry(told: Callable[[Any], tuple[Kind, Timestamp, str] | None]) -> Handler:
     """The handler that writes what the fact tells to the timeline of the fact's customer."""
 
@@ -95,7 +103,7 @@ def _entry(told: Callable[[Any], tuple[Kind, Timestamp, str] | None]) -> Handler
             kind,
             to_datetime(time) if time.ByteSize() else heard.time,
             words,
-            order_id=heard.message.order_id or None,
+            order_id=getattr(heard.message, "order_id", None) or None,
             journey_id=heard.journey_id,
         )
         await store.add_entries(tx.connection, [entry])
@@ -144,4 +152,5 @@ HEARS = (
         },
     ),
     Hears("shop.loyalty.standing.v1", {loyalty.StandingChanged: _entry(standing_changed)}),
+    Hears("shop.catalog.products.v1", {catalog.BackInStock: _entry(back_in_stock)}),
 )

@@ -20,7 +20,9 @@ INTERACTIONS = Topic(
     retention_days=30,
 )
 HOTLINE = Topic("shop.contact.hotline.v1", (facts.HotlineStatusChanged,), compacted=True, partitions=1)
-PUBLISHES = (INTERACTIONS, HOTLINE)
+# One fact for each who left: kept for ever, so that whoever comes back from a backup hears of them again.
+PRIVACY = Topic("shop.contact.privacy.v1", (facts.CustomerForgotten,), compacted=True)
+PUBLISHES = (INTERACTIONS, HOTLINE, PRIVACY)
 
 CHANNELS = {channel: ChannelMessage.Value(f"CHANNEL_{channel.name}") for channel in Channel}
 

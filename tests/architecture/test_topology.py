@@ -11,7 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from deploy import map as shop_map
 from deploy.cluster import topology as deployed
 from shop.access.v1 import access_pb2
-from shop.catalog.v1 import catalog_pb2, records_pb2
+from shop.catalog.v1 import back_in_stock_pb2, catalog_pb2, records_pb2
 from shop.contact.v1 import contact_pb2
 from shop.inventory.v1 import inventory_pb2
 from shop.loyalty.v1 import loyalty_pb2
@@ -22,16 +22,22 @@ DECLARED = [shop_map.declared(service) for service in shop_map.SERVICES]
 # The design: topic -> (told by, heard by). What is heard beyond this needs a line here first.
 TOPICS = {
     "shop.inventory.stock.v1": ("inventory", {"catalog"}),
-    "shop.inventory.reservations.v1": ("inventory", {"shipping"}),
-    "shop.catalog.products.v1": ("catalog", set()),
+    "shop.inventory.reservations.v1": ("inventory", {"catalog", "shipping"}),
+    "shop.catalog.products.v1": ("catalog", {"contact"}),
     "shop.shipping.orders.v1": ("shipping", {"inventory", "loyalty", "contact"}),
     "shop.shipping.shipments.v1": ("shipping", {"inventory", "loyalty", "contact"}),
     "shop.loyalty.upgrades.v1": ("loyalty", {"shipping", "contact"}),
     "shop.loyalty.standing.v1": ("loyalty", {"contact"}),
     "shop.contact.interactions.v1": ("contact", set()),
     "shop.contact.hotline.v1": ("contact", {"catalog", "shipping", "loyalty"}),
+    "shop.contact.privacy.v1": ("contact", {"catalog"}),
 }
-COMPACTED = {"shop.inventory.stock.v1", "shop.loyalty.standing.v1", "shop.contact.hotline.v1"}
+COMPACTED = {
+    "shop.inventory.stock.v1",
+    "shop.loyalty.standing.v1",
+    "shop.contact.hotline.v1",
+    "shop.contact.privacy.v1",
+}
 CALLS = {
     "inventory": set(),
     "catalog": {"inventory"},
@@ -39,7 +45,15 @@ CALLS = {
     "loyalty": set(),
     "contact": set(),
 }
-PROTOS = (inventory_pb2, catalog_pb2, records_pb2, shipping_pb2, loyalty_pb2, contact_pb2)
+PROTOS = (
+    inventory_pb2,
+    catalog_pb2,
+    back_in_stock_pb2,
+    records_pb2,
+    shipping_pb2,
+    loyalty_pb2,
+    contact_pb2,
+)
 
 
 def rpcs() -> list[MethodDescriptor]:
@@ -85,7 +99,8 @@ def test_facts_say_their_service_and_version() -> None:
         for topic in service.publishes:
             for fact in topic.facts:
                 assert fact.DESCRIPTOR.full_name.startswith(f"shop.{service.name}.events.v1.")
-                if fact.DESCRIPTOR.name != "StockWatermark":
+                # A watermark never goes back, and whoever is forgotten stays so.
+                if fact.DESCRIPTOR.name not in ("StockWatermark", "CustomerForgotten"):
                     assert "version" in fact.DESCRIPTOR.fields_by_name, fact.DESCRIPTOR.full_name
 
 

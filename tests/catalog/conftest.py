@@ -36,7 +36,8 @@ SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
 TABLES = (
     "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
-    "stock_copy, watermarks, inventory_clock, latest, outbox, inbox, requests, attempts"
+    "stock_copy, received, subscriptions, forgotten, watermarks, inventory_clock, "
+    "latest, outbox, inbox, requests, attempts"
 )
 
 SHOE = {"title": "Shoe", "price": "100.00 EUR"}
@@ -47,8 +48,10 @@ def heard(message: Message, partition: int = 0) -> Heard[Any]:
     return Heard(uuid4().hex, message, STOCK, partition, 0, "key", datetime.now(UTC), "/shop/inventory", None)
 
 
-def level_changed(sku: str, free: int, version: int = 1, location: str = "vienna-1") -> StockLevelChanged:
-    return StockLevelChanged(sku=sku, location=location, free=free, version=version)
+def level_changed(
+    sku: str, free: int, version: int = 1, location: str = "vienna-1", received_total: int = 0
+) -> StockLevelChanged:
+    return StockLevelChanged(sku=sku, location=location, free=free, version=version, received_total=received_total)
 
 
 def wanted(**filters: str) -> list[pb.Filter]:
@@ -169,7 +172,14 @@ async def shelf(infrastructure: Stack, database: Database, issuer: Issuer, tmp_p
     token_file = tmp_path / "token"
     token_file.write_text(issuer.token(role="service", service="catalog"))
     fake = FakeInventory()
-    methods = {"BatchGetAvailability": fake.BatchGetAvailability, "ListStockLevels": fake.ListStockLevels}
+    calls = (
+        "BatchGetAvailability",
+        "ListStockLevels",
+        "ReserveStock",
+        "GetReservation",
+        "ReleaseReservation",
+    )
+    methods = {name: getattr(fake, name) for name in calls}
     async with serving(issuer, stand_in(INVENTORY, **methods)) as rig:
         settings = Settings(
             database_url="postgresql://unused",

@@ -22,6 +22,7 @@ from services.contact.consumers import HEARS
 from services.contact.domain.contact import ContactNotFound
 from services.contact.domain.timeline import CAUSE, Entry, Kind
 from services.contact.notes import Notes
+from shop.catalog.events.v1 import facts_pb2 as catalog
 from shop.contact.v1 import contact_pb2 as pb
 from shop.loyalty.events.v1 import facts_pb2 as loyalty
 from shop.loyalty.v1.loyalty_pb2 import TIER_REGULAR
@@ -37,11 +38,12 @@ SOON = DeliveryPromise(latest=Date(year=2026, month=3, day=3))
 
 
 def story(at: Callable[[int], Any]) -> list[Message]:
-    """An order from the click to the points; `at` gives the time of each step."""
+    """What they waited for is back, and ordered: up to the points; `at` gives the time of each step."""
     who: dict[str, Any] = {"order_id": "ord_1", "customer_id": "cus_1"}
     items = [shipping.OrderedItem(sku="a", quantity=2), shipping.OrderedItem(sku="b", quantity=1)]
     total = Money(currency_code="EUR", units=149, nanos=900_000_000)
     return [
+        catalog.BackInStock(customer_id="cus_1", sku="a", change_time=at(-1), hold_expire_time=to_timestamp(NOON)),
         shipping.OrderPlaced(**who, order_time=at(0), items=items, total=total, promise=LATE),
         loyalty.UpgradeGranted(**who, decide_time=at(1), reason="your tenth order with us"),
         shipping.ShipmentUpgraded(**who, upgrade_time=at(2), promise=SOON, original_promise=LATE),
@@ -52,6 +54,7 @@ def story(at: Callable[[int], Any]) -> list[Message]:
 
 
 TOLD = [
+    "Back in stock for them: a, held until 2026-03-01 12:00 UTC",
     "Ordered 3 items for 149.90 EUR; promised by 2026-03-06",
     "Overnight shipping as a surprise: your tenth order with us",
     "Arrives by 2026-03-03 instead of 2026-03-06",
@@ -84,8 +87,9 @@ async def test_heard_in_any_order_twice_it_is_told_once_in_order(
         await hear(database, fact, f"fact-{number}")
     assert await read(replica) == TOLD
     entries = (await replica.timeline("cus_1")).entries
-    assert {(entry.order_id, entry.journey_id) for entry in entries} == {("ord_1", "journey-1")}
-    assert entries[-1].occur_time == to_timestamp(NOON)
+    assert {(entry.order_id, entry.journey_id) for entry in entries[:-1]} == {("ord_1", "journey-1")}
+    assert entries[-2].occur_time == to_timestamp(NOON)
+    assert (entries[-1].order_id, entries[-1].kind) == ("", pb.TIMELINE_KIND_BACK_IN_STOCK)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,12 @@ async def test_heard_in_any_order_twice_it_is_told_once_in_order(
             ["-20 points: 5 now"],
         ),
         (loyalty.StandingChanged(customer_id="cus_1", points=5), []),
+        (
+            catalog.BackInStock(
+                customer_id="cus_1", sku="boot-42", hold_expire_time=to_timestamp(NOON), change_time=to_timestamp(NOON)
+            ),
+            ["Back in stock for them: boot-42, held until 2026-03-01 12:00 UTC"],
+        ),
     ],
 )
 async def test_each_fact_in_plain_words(replica: Replica, database: Database, fact: Message, words: list[str]) -> None:

@@ -47,7 +47,7 @@ class FakeInventory:
         """Units come in."""
         level = self._levels.setdefault((sku, location), Level(sku, location))
         level.on_hand += quantity
-        level.received_total += quantity
+        level.received_total += max(0, quantity)
         level.version += 1
 
     def put(self, sku: str, quantity: int, location: str = "vienna-1") -> Level:
@@ -64,6 +64,11 @@ class FakeInventory:
         """Lets a hold's time run out now."""
         self._reservations[reservation_id].expire_time.CopyFrom(to_timestamp(datetime.now(UTC)))
         self._now()
+
+    def reservations(self) -> list[pb.Reservation]:
+        """All there ever were, as they stand."""
+        self._now()
+        return list(self._reservations.values())
 
     def committed(self, order_id: str) -> bool:
         """Whether units are promised to the order."""

@@ -36,6 +36,7 @@ HOME = {
     "InventoryService": "inventory",
     "CatalogService": "catalog",
     "CatalogAdminService": "catalog",
+    "BackInStockService": "catalog",
     "LoyaltyService": "loyalty",
     "HotlineService": "contact",
     "DeskService": "contact",

@@ -1,4 +1,5 @@
 """Catalog's tables, inside a transaction.
 
-Locks are taken in one order: feed lock, stock copy (by SKU and location, as "C" sorts them), products, variants.
+Locks are taken in one order: customer, feed lock, stock copy and what was received (by SKU and location, as "C" sorts
+them), products, variants, subscriptions.
 """

@@ -13,14 +13,15 @@ from services.catalog.store.refreshing import refresh, share_feed
 from services.chassis.database import Connection, Transaction
 
 HEAR = """
-INSERT INTO stock_copy (sku, location, version, free, heard_time)
+INSERT INTO stock_copy (sku, location, version, free, received_total, heard_time)
 SELECT heard.*, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS heard(sku, location, version, free)
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+    AS heard(sku, location, version, free, received_total)
 ORDER BY sku COLLATE "C", location COLLATE "C"
-ON CONFLICT (sku, location) DO UPDATE
-SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
+ON CONFLICT (sku, location) DO UPDATE SET version = excluded.version, free = excluded.free,
+    received_total = excluded.received_total, heard_time = excluded.heard_time
 WHERE excluded.version > stock_copy.version
-RETURNING sku
+RETURNING new.sku, new.location, new.received_total, new.received_total IS DISTINCT FROM old.received_total AS came_in
 """
 REACH = """
 INSERT INTO watermarks (partition_number, as_of, heard_time)
@@ -34,13 +35,14 @@ WHERE excluded.as_of > watermarks.as_of
 # same version ("lapsed"): that is the truth already and the fact that follows has a higher version, so it is taken too.
 # A version that moved without changing `free` (a hold became an order) is not worth a write.
 HEAL = """
-INSERT INTO stock_copy AS known (sku, location, version, free, heard_time)
+INSERT INTO stock_copy AS known (sku, location, version, free, received_total, heard_time)
 SELECT told.*, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS told(sku, location, version, free)
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+    AS told(sku, location, version, free, received_total)
 ORDER BY sku COLLATE "C", location COLLATE "C"
-ON CONFLICT (sku, location) DO UPDATE
-SET version = excluded.version, free = excluded.free, heard_time = excluded.heard_time
-WHERE known.free <> excluded.free AND (known.heard_time < $5 OR excluded.version > known.version)
+ON CONFLICT (sku, location) DO UPDATE SET version = excluded.version, free = excluded.free,
+    received_total = excluded.received_total, heard_time = excluded.heard_time
+WHERE known.free <> excluded.free AND (known.heard_time < $6 OR excluded.version > known.version)
 RETURNING new.sku, CASE
     WHEN old.sku IS NULL THEN CASE WHEN new.free > 0 THEN 'missing' END
     WHEN old.version < new.version THEN 'stale'
@@ -61,9 +63,24 @@ WITH extra AS (
 DELETE FROM stock_copy c USING extra WHERE c.sku = extra.sku AND c.location = extra.location
 RETURNING c.sku, CASE WHEN c.free > 0 THEN 'extra' END AS kind
 """
+# What is known already is not even locked. A number heard with a fact only grows; one that inventory gave when it was
+# asked (at $4) also counts where it is lower: then inventory was restored from a backup.
+COUNT_RECEIVED = """
+INSERT INTO received AS known (sku, location, total, heard_time)
+SELECT told.sku, told.location, told.total, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS told(sku, location, total)
+LEFT JOIN received before USING (sku, location)
+WHERE before.total IS DISTINCT FROM told.total
+ORDER BY sku COLLATE "C", location COLLATE "C"
+ON CONFLICT (sku, location) DO UPDATE SET total = excluded.total, heard_time = excluded.heard_time
+WHERE known.total IS NULL OR excluded.total > known.total
+    OR (excluded.total < known.total AND known.heard_time < $4::timestamptz)
+RETURNING new.sku, CASE WHEN old.sku IS NULL THEN new.total ELSE new.total - coalesce(old.total, new.total) END AS units
+"""
 DIFFER = """
 SELECT EXISTS (
-    SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS told(sku, location, version, free)
+    SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS told(sku, location, version, free, received_total)
     LEFT JOIN stock_copy c USING (sku, location) WHERE coalesce(c.free, 0) <> told.free
 )
 """
@@ -77,13 +94,42 @@ class Level:
     location: str
     version: int
     free: int
+    # Units that ever physically came in.
+    received_total: int = 0
 
 
-async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> list[ListingChanged]:
-    """Keeps what is newer than what is known. Each place once. Returns what became of products."""
+async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> tuple[list[ListingChanged], dict[str, int]]:
+    """Keeps what is newer than what is known. Each place once.
+
+    Returns what became of products, and of each SKU how many units physically came in since they were last counted.
+    """
     await share_feed(tx.connection)
     heard = await tx.connection.fetch(HEAR, *_columns(levels))
-    return await _refreshed(tx, sorted({row["sku"] for row in heard}))
+    totals = {(row["sku"], row["location"]): row["received_total"] for row in heard if row["came_in"]}
+    arrived = await count_received(tx.connection, totals) if totals else {}
+    return await _refreshed(tx, sorted({row["sku"] for row in heard})), arrived
+
+
+async def count_received(
+    connection: Connection, received: Mapping[tuple[str, str], int], asked: datetime | None = None
+) -> dict[str, int]:
+    """Takes in how many units ever came in at each (SKU, location). Returns how many of each SKU came in since.
+
+    `asked`: inventory gave the numbers when it was asked at this time of our clock.
+    """
+    places = sorted(received)
+    rows = await connection.fetch(
+        COUNT_RECEIVED,
+        [sku for sku, _ in places],
+        [place for _, place in places],
+        [received[place] for place in places],
+        asked,
+    )
+    units: dict[str, int] = {}
+    for row in rows:
+        if row["units"] > 0:
+            units[row["sku"]] = units.get(row["sku"], 0) + row["units"]
+    return units
 
 
 async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> None:
@@ -127,26 +173,35 @@ async def differs(connection: Connection, levels: Sequence[Level]) -> bool:
     return differs
 
 
-async def heal(tx: Transaction, levels: Sequence[Level], asked: datetime) -> tuple[list[str], list[ListingChanged]]:
+async def heal(
+    tx: Transaction, levels: Sequence[Level], asked: datetime
+) -> tuple[list[str], list[ListingChanged], dict[str, int]]:
     """Makes the copy of these places what inventory said when it was asked at that time of our clock.
 
-    Returns the kinds of what was wrong.
+    Returns the kinds of what was wrong, and the rest as `hear_levels`.
     """
     await share_feed(tx.connection)
-    return await _healed(tx, await tx.connection.fetch(HEAL, *_columns(levels), asked))
+    rows = await tx.connection.fetch(HEAL, *_columns(levels), asked)
+    totals = {(level.sku, level.location): level.received_total for level in levels}
+    arrived = await count_received(tx.connection, totals, asked)
+    return *await _healed(tx, rows, arrived), arrived
 
 
 async def drop(
     tx: Transaction, levels: Sequence[Level], skus: Sequence[str], asked: datetime
 ) -> tuple[list[str], list[ListingChanged]]:
-    """Takes out places of some SKUs that were not among all there were when inventory was asked. Returns as `heal`."""
+    """Takes out places of some SKUs that were not among all there were when inventory was asked. Returns what was
+    wrong, and what became of products."""
     await share_feed(tx.connection)
     skus_told, locations_told, *_ = _columns(levels)
     return await _healed(tx, await tx.connection.fetch(DROP, skus_told, locations_told, skus, asked))
 
 
-async def _healed(tx: Transaction, rows: Sequence[asyncpg.Record]) -> tuple[list[str], list[ListingChanged]]:
-    skus = sorted({row["sku"] for row in rows})
+async def _healed(
+    tx: Transaction, rows: Sequence[asyncpg.Record], arrived: Iterable[str] = ()
+) -> tuple[list[str], list[ListingChanged]]:
+    # What came in is locked with the others, in one order.
+    skus = sorted({row["sku"] for row in rows}.union(arrived))
     listings = await _refreshed(tx, skus)
     return [row["kind"] for row in rows if row["kind"]], listings
 
@@ -158,11 +213,12 @@ async def _refreshed(tx: Transaction, skus: Sequence[str]) -> list[ListingChange
     return await refresh(tx, await tx.connection.fetchval("SELECT add_up_stock($1)", skus))
 
 
-def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int]]:
+def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int], list[int]]:
     levels = tuple(levels)
     return (
         [level.sku for level in levels],
         [level.location for level in levels],
         [level.version for level in levels],
         [level.free for level in levels],
+        [level.received_total for level in levels],
     )

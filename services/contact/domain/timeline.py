@@ -27,6 +27,7 @@ class Kind(StrEnum):
     SHIPMENT_DISPATCHED = "shipment_dispatched"
     SHIPMENT_DELIVERED = "shipment_delivered"
     STANDING_CHANGED = "standing_changed"
+    BACK_IN_STOCK = "back_in_stock"
 
 
 # Of things that happened at the same instant, the one that leads to the other comes first.
@@ -37,6 +38,7 @@ CAUSE = {
     Kind.CONTACT_ANSWERED: 30,
     Kind.NOTE: 40,
     Kind.CONTACT_ENDED: 50,
+    Kind.BACK_IN_STOCK: 105,
     Kind.ORDER_PLACED: 110,
     Kind.ORDER_REJECTED: 120,
     Kind.UPGRADE_GRANTED: 130,
