@@ -42,8 +42,8 @@ LIVENESS = "liveness"
 _LAST_BYTES_SECONDS = 2.0
 _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),  # A taken port is an error, not a second server.
-    # Twice the limit that is answered with a reason; what is larger is cut off by gRPC without one.
-    ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
+    # Far above the limit that is answered with a reason; what is larger still is cut off by gRPC without one.
+    ("grpc.max_receive_message_length", 8 * MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     # Room for the longest token that is looked at, and all else a call carries.
     ("grpc.max_metadata_size", 16 * 1024),

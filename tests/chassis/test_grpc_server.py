@@ -143,11 +143,19 @@ async def test_an_unknown_enum_value_is_named(issuer: Issuer) -> None:
 async def test_a_request_that_is_too_large(issuer: Issuer) -> None:
     async with serving(issuer) as rig:
         raw = reserve(customer_id="x" * 1_100_000).SerializeToString()
-        answer = await refused(rig.raw(f"{INVENTORY}/ReserveStock", raw, issuer.bearer("service")))
-        assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "REQUEST_TOO_LARGE")
-        # Beyond twice the limit gRPC itself cuts it off: the same status, without a reason.
-        answer = await refused(rig.raw(f"{INVENTORY}/ReserveStock", raw * 3, issuer.bearer("service")))
-        assert answer.code == "RESOURCE_EXHAUSTED"
+        for times in (1, 7):
+            answer = await refused(rig.raw(f"{INVENTORY}/ReserveStock", raw * times, issuer.bearer("service")))
+            assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "REQUEST_TOO_LARGE")
+            assert answer.details["limit_bytes"] == str(1024 * 1024)
+        # Beyond eight times the limit gRPC itself cuts it off: the same status, without a reason.
+        answer = await refused(rig.raw(f"{INVENTORY}/ReserveStock", raw * 8, issuer.bearer("service")))
+        assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "")
+
+
+async def test_headers_that_are_too_large_are_refused_by_grpc(issuer: Issuer) -> None:
+    async with serving(issuer) as rig:
+        answer = await refused(rig.raw(f"{INVENTORY}/ReserveStock", b"", (("x", "y" * 40_000),)))
+        assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "")
 
 
 async def test_a_response_that_is_too_large_is_told_as_such(issuer: Issuer) -> None:
