@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.catalog import consumers, publishes
@@ -15,16 +18,23 @@ from services.catalog.clients import InventoryClient
 from services.catalog.feed_commands import import_file
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, Shop
+from services.catalog.rebuilding import Rebuilding
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
 from services.catalog.window import Window
-from services.chassis import kafka
+from services.chassis import kafka, logs, telemetry
+from services.chassis.database import OUTAGES, Database
+from services.chassis.errors import Refusal
 from services.chassis.grpc_client import Peer
+from services.chassis.grpc_errors import RemoteError
 from services.chassis.grpc_server import Servicer
 from services.chassis.latest import Latest
 from services.chassis.service import Runtime, Service, run
+from services.chassis.settings import load
 from services.chassis.waiting import every
 from shop.contact.v1.contact_options_pb2 import ContactOptions
+
+log = logging.getLogger(__name__)
 
 
 class Catalog:
@@ -38,7 +48,7 @@ class Catalog:
         self._reconcile_seconds = settings.reconcile_seconds
         self.changes = Changes(runtime.database)
         self._freshness = Freshness(runtime.database, settings.staleness_bound_seconds)
-        self._reconciliation = Reconciliation(
+        self.reconciliation = Reconciliation(
             runtime.database,
             self._inventory,
             lambda: kafka.partition_count(settings.kafka_bootstrap_servers, consumers.STOCK),
@@ -83,7 +93,7 @@ class Catalog:
 
     async def reconcile(self) -> None:
         """Compares the copy of stock with inventory's own, again and again."""
-        await self._reconciliation.keep_comparing(self._reconcile_seconds)
+        await self.reconciliation.keep_comparing(self._reconcile_seconds)
 
     async def prune(self) -> None:
         """Deletes what nobody needs any more."""
@@ -91,7 +101,7 @@ class Catalog:
 
     async def ready(self) -> None:
         """Catalog answers once its copy was compared, or could not be for some seconds."""
-        await self._reconciliation.begin()
+        await self.reconciliation.begin()
 
     async def close(self) -> None:
         """Closes the connections to inventory."""
@@ -106,7 +116,30 @@ class Catalog:
         return [Observation(self._freshness.age_seconds)]
 
     def _clock_ahead(self, _options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(self._reconciliation.clock_ahead_seconds)]
+        return [Observation(self.reconciliation.clock_ahead_seconds)]
+
+
+async def rebuild(_arguments: Sequence[str]) -> int:
+    """Rebuilds the copy of stock. Returns 1 when a part was away: then it is to be run again."""
+    loaded: Settings = load(Settings)
+    logs.configure("catalog", loaded.log_level)
+    observed = telemetry.start("catalog", loaded, metrics_endpoint=False)
+    database = Database(loaded.database_url, "catalog", pool_size=4)
+    app = Catalog(Runtime(loaded, database, observed))
+    telling = asyncio.create_task(app.changes.run())
+    try:
+        await database.open()
+        await Rebuilding(database, loaded.kafka_bootstrap_servers, app, app.reconciliation).run()
+    except (*OUTAGES, Refusal, RemoteError, KafkaError) as error:
+        log.warning("not rebuilt: run it again", extra={"error": type(error).__name__})
+        return 1
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        await app.close()
+        await database.close()
+        await asyncio.to_thread(observed.stop)
+    return 0
 
 
 SERVICE = Service(
@@ -116,7 +149,10 @@ SERVICE = Service(
     publishes=publishes.PUBLISHES,
     hears=consumers.HEARS,
     build=Catalog,
-    commands={"import-products": ("take in a product feed", import_file)},
+    commands={
+        "import-products": ("take in a product feed", import_file),
+        "rebuild": ("rebuild the copy of stock from its topic, while catalog answers", rebuild),
+    },
 )
 
 if __name__ == "__main__":

@@ -173,12 +173,13 @@ async def freshness(database: Database) -> tuple[datetime | None, timedelta | No
     A watermark is a time of inventory's clock, and two clocks never agree. So it is moved by how far that clock was
     ahead when it was last measured; and whatever that clock says, what was heard is no younger than the moment at
     which it was heard. Without the first, a clock behind ours would make the copy look stale for ever; without the
-    second, one that jumps ahead would hide that nothing is heard any more. None when not even the partitions are known.
+    second, one that jumps ahead would hide that nothing is heard any more. None when not even the partitions are known,
+    and while the copy is being rebuilt.
     """
     rows = await database.fetch(
         "SELECT min(told.oldest) AS oldest, clock_timestamp() - min(told.oldest) AS age FROM ("
         " SELECT least(heard_time, as_of - coalesce((SELECT ahead FROM inventory_clock), '0')) AS oldest"
-        " FROM watermarks) told"
+        " FROM watermarks WHERE NOT EXISTS (SELECT FROM rebuilding)) told"
     )
     return rows[0]["oldest"], rows[0]["age"]
 

@@ -168,14 +168,19 @@ class Prober:
         present: bool,
         act: tuple[Target, Message] | None = None,
         timeout_seconds: float = 10,
+        pause_seconds: float = 0,
     ) -> Seen:
-        """Acts, then watches until the answer has the needle, or has it not. Raises TimeoutError when it does not."""
+        """Acts, then watches until the answer has the needle, or has it not. Raises TimeoutError when it does not.
+
+        Asks again after `pause_seconds`: by so much may it be seen late.
+        """
         asked = {
             "act": _asked(*act) if act else None,
             "watch": _asked(*watch),
             "needle": base64.b64encode(needle).decode(),
             "present": present,
             "timeout_seconds": timeout_seconds,
+            "pause_seconds": pause_seconds,
         }
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")

@@ -14,17 +14,25 @@ import pytest
 from google.protobuf.message import Message
 
 from deploy.local.stack import Stack
+from services.catalog.__main__ import SERVICE as CATALOG
 from services.catalog.__main__ import Catalog
 from services.catalog.consumers import STOCK, on_stock
 from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
 from services.catalog.settings import Settings
-from services.chassis.access import acting_as, caller_of
+from services.chassis import kafka
+from services.chassis.access import Caller, acting_as, caller_of
+from services.chassis.consumption import Consumption
 from services.chassis.database import Database
 from services.chassis.facts import Heard
 from services.chassis.migrations import migrate
+from services.chassis.relay import Relay
 from services.chassis.service import Runtime
 from services.chassis.telemetry import Telemetry
 from services.chassis.values import to_timestamp
+from services.inventory.__main__ import SERVICE as INVENTORY_SERVICE
+from services.inventory.grpc_api import InventoryApi
+from services.inventory.settings import Settings as InventorySettings
+from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.catalog.v1 import records_pb2 as records
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
@@ -32,11 +40,14 @@ from shop.inventory.v1 import inventory_pb2 as inventory
 from tests.chassis.grpc_rig import INVENTORY, Issuer, issuing, serving, stand_in
 from tests.fakes.inventory import FakeInventory
 
+OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")
+SHIPPING = Caller(ROLE_SERVICE, "shipping", "service:shipping", service="shipping")
+SECONDS = 40.0
 SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
 TABLES = (
     "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
-    "stock_copy, received, subscriptions, forgotten, watermarks, inventory_clock, "
+    "stock_copy, received, subscriptions, forgotten, watermarks, inventory_clock, rebuilding, "
     "latest, outbox, inbox, requests, attempts"
 )
 
@@ -198,3 +209,25 @@ async def shelf(infrastructure: Stack, database: Database, issuer: Issuer, tmp_p
         yield shelf
         fake.answering.set()
         await app.close()
+
+
+@pytest.fixture
+async def told(infrastructure: Stack, shelf: Shelf) -> AsyncIterator[InventoryApi]:
+    """The real inventory, whose facts catalog hears."""
+    url, bootstrap = infrastructure.database_url("inventory"), infrastructure.kafka_bootstrap
+    await migrate(url, Path("services/inventory/sql"))
+    await kafka.ensure_topics(bootstrap, [topic for topic in INVENTORY_SERVICE.publishes if topic.compacted])
+    database = Database(url, "inventory", pool_size=4)
+    await database.open()
+    relay = Relay(database, bootstrap, watermark=INVENTORY_SERVICE.watermark)
+    database.wake_relay = relay.wake
+    relaying = asyncio.create_task(relay.run())
+    stock = [heard for heard in CATALOG.hears if heard.batch]
+    consumption = Consumption("catalog", shelf.database, bootstrap, stock, shelf.app)
+    consuming = asyncio.create_task(consumption.start())
+    yield InventoryApi(database, InventorySettings.model_construct(hold_seconds=600, hold_limit_seconds=3600))
+    await consumption.stop()
+    consuming.cancel()
+    relaying.cancel()
+    await asyncio.gather(consuming, relaying, return_exceptions=True)
+    await database.close()

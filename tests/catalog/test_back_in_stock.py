@@ -25,7 +25,7 @@ async def queue(shelf: Shelf) -> Queue:
 
 
 def reconciliation(shelf: Shelf) -> Reconciliation:
-    reconciliation: Reconciliation = shelf.app._reconciliation
+    reconciliation: Reconciliation = shelf.app.reconciliation
     return reconciliation
 
 

@@ -22,7 +22,7 @@ def always_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def compare(shelf: Shelf, ahead: timedelta) -> None:
     shelf.inventory.clock_ahead = ahead
-    await shelf.app._reconciliation.compare(settle=False)
+    await shelf.app.reconciliation.compare(settle=False)
 
 
 async def hear_watermarks(shelf: Shelf, ahead: timedelta) -> None:
@@ -81,4 +81,4 @@ async def test_clocks_that_disagree_are_told(
     await compare(shelf, ahead)
     told = [record for record in caplog.records if record.message == "inventory's clock and ours disagree"]
     assert [record.levelno for record in told] == [logging.WARNING] * warned
-    assert round(shelf.app._reconciliation.clock_ahead_seconds / 60) == ahead.total_seconds() / 60
+    assert round(shelf.app.reconciliation.clock_ahead_seconds / 60) == ahead.total_seconds() / 60

@@ -16,7 +16,7 @@ from tests.catalog.conftest import PARTITIONS, Shelf, level_changed
 
 
 def reconciliation_of(shelf: Shelf) -> Reconciliation:
-    return shelf.app._reconciliation
+    return shelf.app.reconciliation
 
 
 async def copied(shelf: Shelf) -> dict[str, int]:

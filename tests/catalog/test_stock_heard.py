@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import uuid4
 
-import pytest
-
 from deploy.local.stack import Stack
-from services.catalog.__main__ import SERVICE as CATALOG
 from services.chassis import kafka
-from services.chassis.access import Caller, acting_as
-from services.chassis.consumption import Consumption
-from services.chassis.database import Database
-from services.chassis.migrations import migrate
-from services.chassis.relay import Relay
-from services.inventory.__main__ import SERVICE as INVENTORY
+from services.chassis.access import acting_as
 from services.inventory.grpc_api import InventoryApi
-from services.inventory.settings import Settings
-from shop.access.v1.access_pb2 import ROLE_OPERATOR, ROLE_SERVICE
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.inventory.v1 import inventory_pb2 as inventory
-from tests.catalog.conftest import Shelf
-
-OPERATOR = Caller(ROLE_OPERATOR, "olga", "operator:olga")
-SHIPPING = Caller(ROLE_SERVICE, "shipping", "service:shipping", service="shipping")
-SECONDS = 40.0
-
-
-@pytest.fixture
-async def told(infrastructure: Stack, shelf: Shelf) -> AsyncIterator[InventoryApi]:
-    """The real inventory, whose facts catalog hears."""
-    url, bootstrap = infrastructure.database_url("inventory"), infrastructure.kafka_bootstrap
-    await migrate(url, Path("services/inventory/sql"))
-    await kafka.ensure_topics(bootstrap, [topic for topic in INVENTORY.publishes if topic.compacted])
-    database = Database(url, "inventory", pool_size=4)
-    await database.open()
-    relay = Relay(database, bootstrap, watermark=INVENTORY.watermark)
-    database.wake_relay = relay.wake
-    relaying = asyncio.create_task(relay.run())
-    stock = [heard for heard in CATALOG.hears if heard.batch]
-    consumption = Consumption("catalog", shelf.database, bootstrap, stock, shelf.app)
-    consuming = asyncio.create_task(consumption.start())
-    yield InventoryApi(database, Settings.model_construct(hold_seconds=600, hold_limit_seconds=3600))
-    await consumption.stop()
-    consuming.cancel()
-    relaying.cancel()
-    await asyncio.gather(consuming, relaying, return_exceptions=True)
-    await database.close()
+from tests.catalog.conftest import OPERATOR, SECONDS, SHIPPING, Shelf
 
 
 async def until_listed(shelf: Shelf, expected: dict[str, list[str]]) -> None:

@@ -26,6 +26,8 @@ type asked struct {
 	// Whether the needle is to appear, or to vanish.
 	Present        bool    `json:"present"`
 	TimeoutSeconds float64 `json:"timeout_seconds"`
+	// Between two questions, so that asking does not take the machine from what is measured.
+	PauseSeconds float64 `json:"pause_seconds"`
 }
 
 // Times are microseconds since the epoch, by this machine's clock.
@@ -95,6 +97,7 @@ func look(connections map[string]*grpc.ClientConn, wanted asked, found *seen) er
 		if err != nil && found.Polls == 1 {
 			return fmt.Errorf("watch: %w", err)
 		}
+		time.Sleep(time.Duration(wanted.PauseSeconds * float64(time.Second)))
 	}
 	return fmt.Errorf("not seen after %d polls in %v", found.Polls, timeout)
 }
