@@ -17,7 +17,7 @@ from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
 from services.catalog.feed_commands import import_file
 from services.catalog.freshness import Freshness
-from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, Shop
+from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, ReferralApi, Shop
 from services.catalog.rebuilding import Rebuilding
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.settings import Settings
@@ -81,6 +81,7 @@ class Catalog:
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", storefront),
             ("shop.catalog.v1.BackInStockService", waiting),
+            ("shop.catalog.v1.ReferralService", ReferralApi(runtime.database)),
             ("shop.catalog.v1.CatalogAdminService", CatalogAdminApi(runtime.database, shop)),
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [

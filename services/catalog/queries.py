@@ -44,6 +44,8 @@ SELECT {_VARIANT},
     CASE WHEN row_number() OVER shelf = 1 THEN told.description END AS product_description,
     CASE WHEN row_number() OVER shelf = 1 THEN p.media END AS media
 """
+# Variants looked at for each way in which one may be like another.
+LOOKED_AT = 500
 _IN_ORDER = "WINDOW shelf AS (PARTITION BY p.product_id ORDER BY v.size_order, v.color, v.sku)"
 
 
@@ -151,10 +153,12 @@ async def _variants(database: Database, audience: Audience, skus: Sequence[str],
 
 
 async def near(database: Database, wanted: Article, limit: int) -> list[str]:
-    """Products with a sellable variant of the same category, gender and size, and the nearest prices."""
-    # Of a size that half a shop has, so many are looked at: the cost has a bound.
+    """Products with a sellable variant of the same category, gender and size: those of the brand, and others; each time
+    the nearest prices."""
     alike = f"{SELLABLE} AND v.category = $4 AND v.gender = $5 AND v.size = $6"
-    return await _nearest(database, wanted, alike, "v.sku", limit, wanted.category, wanted.gender, wanted.size)
+    same = (wanted.category, wanted.gender, wanted.size)
+    found = await _nearest(database, wanted, f"{alike} AND v.brand = $7", "v.sku", limit, *same, wanted.brand)
+    return found + await _nearest(database, wanted, alike, "v.brand, v.sku", limit, *same)
 
 
 async def around(database: Database, wanted: Article, limit: int) -> list[str]:
@@ -162,9 +166,16 @@ async def around(database: Database, wanted: Article, limit: int) -> list[str]:
     above = "".join(step + " > " for step in wanted.category.split(" > ")[:-2])
     beside = f"{SELLABLE} AND v.size = $4 AND v.category >= $5 AND v.category < $6"
     found = await _nearest(database, wanted, f"{SELLABLE} AND v.category = $4", "v.sku", limit, wanted.category)
-    return found + await _nearest(
-        database, wanted, beside, "v.category, v.gender, v.sku", limit, wanted.size, above, _end(above)
-    )
+    if not wanted.size:
+        return found
+    order = "v.category, v.gender, v.brand, v.sku"
+    return found + await _nearest(database, wanted, beside, order, limit, wanted.size, above, _end(above))
+
+
+async def only_size(database: Database, product_id: str) -> str:
+    """The size of a product that comes in one only, else nothing."""
+    rows = await database.fetch("SELECT DISTINCT size FROM variants WHERE product_id = $1 LIMIT 2", product_id)
+    return rows[0]["size"] if len(rows) == 1 else ""
 
 
 async def freshness(database: Database) -> tuple[datetime | None, timedelta | None]:
@@ -238,11 +249,14 @@ async def changed_of(
 
 
 async def _nearest(database: Database, wanted: Article, alike: str, order: str, limit: int, *values: str) -> list[str]:
-    """Those with the nearest prices among the first many that are alike in an order that an index has."""
+    """Those with the nearest prices among the first many that are alike, in an order that an index has. Before prices
+    are looked at: what half a shop is like, or hardly anything has a price of, costs no more than anything else."""
     rows = await database.fetch(
-        f"SELECT product_id FROM (SELECT v.product_id, v.sku, c.amount FROM variants v JOIN {_PRICED}"
-        f" WHERE {alike} AND v.product_id <> $2 ORDER BY {order} LIMIT {limit * 20}) v"
-        f" ORDER BY abs(amount - $3), sku LIMIT {limit}",
+        f"SELECT product_id FROM (SELECT v.product_id, v.sku FROM variants v"
+        f" WHERE {alike} AND v.product_id <> $2 ORDER BY {order} LIMIT {LOOKED_AT}) v"
+        # One by one: the planner, which cannot know how few they are, would read all prices of the shop.
+        f" CROSS JOIN LATERAL (SELECT amount FROM current_prices WHERE sku = v.sku AND currency = $1 OFFSET 0) c"
+        f" ORDER BY abs(c.amount - $3), v.sku LIMIT {limit}",
         wanted.currency,
         wanted.product_id,
         wanted.price,

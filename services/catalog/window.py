@@ -17,6 +17,7 @@ from services.catalog.clients import InventoryClient
 from services.catalog.domain.alternatives import Article, Likeness, nearest
 from services.catalog.freshness import Freshness
 from services.catalog.queries import Audience, Filters
+from services.catalog.store import referrals
 from services.chassis.database import Database
 from services.chassis.errors import NotFound, Refusal
 from services.chassis.grpc_errors import RemoteError
@@ -48,6 +49,16 @@ class ShownAlternative:
 
     product: ShownProduct
     likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A product somebody opened, and what else there is for them where we do not have it: in stock, and elsewhere."""
+
+    product: ShownProduct
+    alternatives: Sequence[ShownAlternative]
+    elsewhere: Sequence[asyncpg.Record]
+    unconfirmed_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +97,29 @@ class Window:
         last = listed[-1][0]["product_id"] if len(listed) == size else None
         return Page(shown, last, unconfirmed_since)
 
-    async def product(
-        self, audience: Audience, product_id: str
-    ) -> tuple[ShownProduct, list[ShownAlternative], datetime | None]:
-        """A product, and what is like it when it is sold out. Raises `NotFound`."""
+    async def product(self, audience: Audience, product_id: str, sku: str = "") -> Opened:
+        """A product, and what else there is when it, or the variant that was looked for, is sold out.
+
+        Raises `NotFound`.
+        """
         stale_since = await self._freshness.stale_since()
         found, unconfirmed_since = await self._whole(audience, [product_id], stale_since)
         if not found:
             raise NotFound("there is no such product", product_id=product_id)
         (shown,) = found
-        if shown.variants:
-            return shown, [], unconfirmed_since
-        # Which size was looked for is not known.
-        wanted = _article(shown.head, size="")
+        rows = await queries.sought(self._database, audience, sku) if sku else []
+        sought = [row for row in rows if row["product_id"] == product_id]
+        in_stock = {one.row["sku"] for one in shown.variants}
+        is_there = sku in in_stock if sought else bool(in_stock)
+        if is_there:
+            return Opened(shown, [], [], unconfirmed_since)
+        if sought:
+            wanted = _article(sought[0])
+        else:
+            wanted = _article(shown.head, size=await queries.only_size(self._database, product_id))
         alternatives, since = await self._alternatives(audience, wanted, SOLD_OUT_ALTERNATIVES, stale_since)
-        return shown, alternatives, unconfirmed_since or since
+        elsewhere = await referrals.elsewhere(self._database, product_id, shown.head["product_brand"])
+        return Opened(shown, alternatives, elsewhere, unconfirmed_since or since)
 
     async def products(
         self, audience: Audience, product_ids: Sequence[str]
@@ -190,4 +209,6 @@ def _article(row: asyncpg.Record, *, size: str | None = None) -> Article:
         row["gender"],
         row["price"],
         row["currency"],
+        row["width"],
+        row["material"],
     )

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from deploy import map as shop_map
 from deploy.cluster import topology as deployed
 from shop.access.v1 import access_pb2
-from shop.catalog.v1 import back_in_stock_pb2, catalog_pb2, records_pb2
+from shop.catalog.v1 import back_in_stock_pb2, catalog_pb2, records_pb2, referrals_pb2
 from shop.contact.v1 import contact_pb2
 from shop.inventory.v1 import inventory_pb2
 from shop.loyalty.v1 import loyalty_pb2
@@ -50,6 +50,7 @@ PROTOS = (
     catalog_pb2,
     back_in_stock_pb2,
     records_pb2,
+    referrals_pb2,
     shipping_pb2,
     loyalty_pb2,
     contact_pb2,

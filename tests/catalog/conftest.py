@@ -47,7 +47,7 @@ SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
 TABLES = (
     "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
-    "stock_copy, received, subscriptions, forgotten, watermarks, inventory_clock, rebuilding, "
+    "stock_copy, received, subscriptions, forgotten, referrals, watermarks, inventory_clock, rebuilding, "
     "latest, outbox, inbox, requests, attempts"
 )
 

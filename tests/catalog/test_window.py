@@ -18,6 +18,7 @@ from services.catalog.consumers import HEARS
 from services.catalog.queries import Audience
 from services.chassis.errors import InvalidInput, NotFound
 from shop.access.v1 import access_pb2
+from shop.catalog.v1 import back_in_stock_pb2, referrals_pb2
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.catalog.v1 import records_pb2 as records
 from shop.contact.events.v1.facts_pb2 import HotlineStatusChanged
@@ -256,7 +257,8 @@ def offered(message: Message) -> set[str]:
 
 STOREFRONT = [
     method
-    for service in pb.DESCRIPTOR.services_by_name.values()
+    for proto in (pb, back_in_stock_pb2, records, referrals_pb2)
+    for service in proto.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if access_pb2.ROLE_VISITOR in method.GetOptions().Extensions[access_pb2.policy].allow
 ]
@@ -268,7 +270,12 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         {"filters": wanted(color="red", gender="male")},
         {"filters": wanted(category="Wear")},
     ],
-    "GetProduct": [{"product_id": "half"}, {"product_id": "gone"}],
+    "GetProduct": [
+        {"product_id": "half"},
+        {"product_id": "gone"},
+        {"product_id": "half", "sku": "half-41"},
+        {"product_id": "gone", "sku": "gone-42"},
+    ],
     "WatchProducts": [{"product_ids": ["full", "half", "gone", "near", "none"]}],
     "ListAlternatives": [{"sku": "gone-42"}, {"sku": "half-41"}, {"sku": "full-42"}],
 }

@@ -29,7 +29,12 @@ from services.chassis import telemetry
 from services.chassis.access import TokenVerifier
 from services.chassis.grpc_server import GrpcServer, Servicer
 from services.chassis.settings import ServiceSettings
-from shop.catalog.v1 import back_in_stock_pb2, catalog_pb2, records_pb2  # noqa: F401 - fills the descriptor pool
+from shop.catalog.v1 import (  # noqa: F401 - fills the descriptor pool
+    back_in_stock_pb2,
+    catalog_pb2,
+    records_pb2,
+    referrals_pb2,
+)
 from shop.contact.v1 import contact_pb2  # noqa: F401
 from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from shop.loyalty.v1 import loyalty_pb2  # noqa: F401

@@ -37,6 +37,7 @@ HOME = {
     "CatalogService": "catalog",
     "CatalogAdminService": "catalog",
     "BackInStockService": "catalog",
+    "ReferralService": "catalog",
     "LoyaltyService": "loyalty",
     "HotlineService": "contact",
     "DeskService": "contact",

@@ -26,6 +26,8 @@ class Article:
     # None: not sold in the currency, so no price is near.
     price: Decimal | None
     currency: str
+    width: str = ""
+    material: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class Likeness:
 
     @property
     def distance(self) -> tuple[object, ...]:
-        """Sorts the nearest first: size and gender, category, brand, colour, price; the SKU settles the rest."""
+        """Sorts the nearest first: size and gender, category, brand, colour, width, material, price; then the SKU."""
         return (
             not self.same_size,
             not self.same_gender,
             -self.shared_categories,
             not self.same_brand,
             not self.same_color,
+            not self._same(self.wanted.width, self.found.width),
+            not self._same(self.wanted.material, self.found.material),
             abs(self.dearer),
             self.found.sku,
         )
@@ -94,6 +98,10 @@ class Likeness:
             found.append(f"by {self.found.brand} as well")
         if self.same_color:
             found.append(f"the same colour, {self.found.color}")
+        if self._same(self.wanted.width, self.found.width):
+            found.append(f"as wide: {self.found.width}")
+        if self._same(self.wanted.material, self.found.material):
+            found.append(f"of {self.found.material} as well")
         if self.wanted.price is not None:
             if abs(self.dearer) <= self.wanted.price * NEARLY:
                 found.append("for nearly the same price")

@@ -8,6 +8,7 @@ from services.catalog.answers import KeptAnswers
 from services.catalog.domain.feed import category
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api.messages import Shop, alternative_messages, product_message, since
+from services.catalog.grpc_api.referrals import referral_message
 from services.catalog.queries import Filters
 from services.catalog.window import Window
 from services.chassis import pages
@@ -56,14 +57,13 @@ class CatalogApi:
         )
 
     async def GetProduct(self, request: pb.GetProductRequest) -> pb.GetProductResponse:
-        product, alternatives, unconfirmed_since = await self._window.product(
-            self._shop.audience(request), request.product_id
-        )
+        opened = await self._window.product(self._shop.audience(request), request.product_id, request.sku)
         return pb.GetProductResponse(
-            product=product_message(product),
-            alternatives=alternative_messages(alternatives),
+            product=product_message(opened.product),
+            alternatives=alternative_messages(opened.alternatives),
             contact_options=await self._hotline.read(),
-            unconfirmed_since=since(unconfirmed_since),
+            unconfirmed_since=since(opened.unconfirmed_since),
+            elsewhere=map(referral_message, opened.elsewhere),
         )
 
     async def ListAlternatives(self, request: pb.ListAlternativesRequest) -> pb.ListAlternativesResponse:
