@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -20,22 +19,11 @@ from shop.catalog.v1 import records_pb2 as pb
 from shop.catalog.v1 import records_pb2_grpc as rpc
 
 CALL_SECONDS = 30
-# The service checks one part while its database writes another and the next is read.
-IN_FLIGHT = 3
-_RETRIES = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ]
-}
+# The service checks one part while its database writes the other, and the next is read meanwhile.
+IN_FLIGHT = 2
+# What passes by itself: the service restarts, or somebody else holds what a part needs.
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 async def import_file(arguments: Sequence[str]) -> int:
@@ -83,8 +71,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 @asynccontextmanager
 async def _service(given: argparse.Namespace) -> AsyncIterator[_Service]:
     metadata = (("authorization", f"Bearer {given.token_file.read_text().strip()}"),)
-    options = [("grpc.service_config", json.dumps(_RETRIES))]
-    async with grpc.aio.insecure_channel(given.address, options) as channel:
+    async with grpc.aio.insecure_channel(given.address) as channel:
         yield _Service(rpc.CatalogAdminServiceStub(channel), metadata)
 
 
@@ -93,6 +80,13 @@ async def _send(service: _Service, text: TextIO, size: int, locale: str, progres
 
     async def call(rows: Sequence[pb.FeedRow]) -> pb.ImportProductsResponse:
         request = pb.ImportProductsRequest(rows=rows, locale=locale)
+        for pause in PAUSES_SECONDS:
+            try:
+                return await service.stub.ImportProducts(request, metadata=service.metadata, timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in PASSING:
+                    raise
+            await asyncio.sleep(pause)
         return await service.stub.ImportProducts(request, metadata=service.metadata, timeout=CALL_SECONDS)
 
     try:
