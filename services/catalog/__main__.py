@@ -11,7 +11,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from services.catalog import consumers, publishes
+from services.catalog import consumers, price_clock, publishes
 from services.catalog.back_in_stock import BackInStock
 from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
@@ -45,6 +45,7 @@ class Catalog:
         meter = runtime.telemetry.meter
         peer = Peer("inventory", settings.inventory_address, settings, runtime.telemetry)
         self._inventory = InventoryClient(peer, settings.confirm_deadline_seconds)
+        self._database = runtime.database
         self._reconcile_seconds = settings.reconcile_seconds
         self.changes = Changes(runtime.database)
         self._freshness = Freshness(runtime.database, settings.staleness_bound_seconds)
@@ -86,6 +87,7 @@ class Catalog:
         ]
         self.background: Sequence[Callable[[], Awaitable[None]]] = [
             self.reconcile,
+            self.move_prices,
             self.changes.run,
             self._open_lists.watches.run,
             self.back_in_stock.run,
@@ -99,6 +101,10 @@ class Catalog:
     async def prune(self) -> None:
         """Deletes what nobody needs any more."""
         await every(60, self.back_in_stock.prune)
+
+    async def move_prices(self) -> None:
+        """Has prices begin and end by the clock."""
+        await price_clock.keep_moving(self._database)
 
     async def ready(self) -> None:
         """Catalog answers once its copy was compared, or could not be for some seconds."""

@@ -4,10 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 
-from services.catalog.domain.feed import NEVER_BELIEVED, PASSED_OVER, USED, FeedVariant, check, check_translation
+import asyncpg
+
+from services.catalog.domain.currencies import DECIMALS
+from services.catalog.domain.feed import (
+    NEVER_BELIEVED,
+    PASSED_OVER,
+    USED,
+    FeedVariant,
+    check,
+    check_translation,
+    product_type,
+)
 from shop.catalog.v1 import records_pb2 as pb
 
+# Columns of an export that are kept as they are written.
+COPIED = (
+    "brand",
+    "color",
+    "size",
+    "size_system",
+    "width",
+    "material",
+    "gender",
+    "age_group",
+    "gtin",
+    "image_link",
+    "additional_image_link",
+)
+COLUMNS = (
+    "id",
+    "item_group_id",
+    "title",
+    "description",
+    "price",
+    "sale_price",
+    "sale_price_effective_date",
+    "availability",
+    "product_type",
+    *COPIED,
+)
 KNOWN = frozenset((*USED, NEVER_BELIEVED, *PASSED_OVER))
 
 
@@ -50,3 +89,31 @@ def check_rows(rows: Iterable[pb.FeedRow], *, translation: bool = False) -> Chec
 def twice(sku: str, line: int) -> str:
     """What is said of a second row with one id."""
     return f"{sku} stands in line {line} already; the first row counts"
+
+
+def feed_row(row: asyncpg.Record) -> pb.FeedRow:
+    """A variant as a row of the feed; what it does not have is left out."""
+    fields = {
+        "id": row["sku"],
+        "item_group_id": row["product_id"],
+        "title": row["title"],
+        "description": row["description"],
+        "price": _money(row["amount"], row["currency"]),
+        "availability": "in_stock",
+        "product_type": product_type(row["category"]),
+        **{column: row[column] for column in COPIED},
+    }
+    if row["sale_amount"] is not None:
+        fields["sale_price"] = _money(row["sale_amount"], row["currency"])
+        fields["sale_price_effective_date"] = _period(row["sale_start"], row["sale_end"])
+    return pb.FeedRow(fields={column: text for column, text in fields.items() if text})
+
+
+def _money(amount: Decimal, currency: str) -> str:
+    return f"{amount:.{DECIMALS[currency]}f} {currency}"
+
+
+def _period(start: datetime | None, end: datetime | None) -> str:
+    if start is None and end is None:
+        return ""
+    return f"{start.isoformat() if start else ''}/{end.isoformat() if end else ''}"

@@ -8,6 +8,7 @@ from datetime import datetime
 from services.catalog import publishes, queueing
 from services.catalog.domain.feed import FeedVariant
 from services.catalog.store import feed, stock
+from services.catalog.store.refreshing import plan_for_few
 from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 
@@ -16,6 +17,7 @@ async def import_variants(
     tx: Transaction, variants: Sequence[FeedVariant], locale: str, actor: str, *, translation: bool
 ) -> int:
     """Takes in rows of a feed. Returns how many were new or other than before."""
+    await plan_for_few(tx.connection)
     found = await feed.news(tx.connection, variants, locale, translation=translation)
     # Most runs of an import change nothing: those do not stop the hearing of stock.
     if not found.skus:

@@ -148,7 +148,7 @@ def test_browsers_can_make_every_storefront_call() -> None:
 
 
 def test_mutations_carry_a_request_id() -> None:
-    reads = ("Get", "List", "BatchGet", "Watch", "Quote", "Explain", "Audit")
+    reads = ("Get", "List", "BatchGet", "Watch", "Quote", "Explain", "Audit", "Export")
     # Idempotent by what they say: an import by its rows, a heartbeat by being one, a scan by the carrier's own id.
     by_content = {"ImportStock", "ImportProducts", "SendHeartbeat", "RecordScan"}
     for method in rpcs():

@@ -62,6 +62,7 @@ PASSED_OVER = frozenset(
 )
 CATEGORY_SEPARATOR = " > "
 MOST_IMAGES = 50
+DEAREST = 10**9
 
 _ID = re.compile(r"[!-~]{1,64}")
 _PRICE = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))? ([A-Z]{3})")
@@ -175,7 +176,7 @@ def check(fields: Mapping[str, str]) -> FeedVariant | Problems:
         material=texts["material"],
         gender=texts["gender"].lower(),
         age_group=texts["age_group"].lower(),
-        gtin=read("gtin", _gtin, ""),
+        gtin=read("gtin", gtin, ""),
         image_link=read("image_link", link, ""),
         additional_image_link=read("additional_image_link", _links, ""),
     )
@@ -231,6 +232,11 @@ def _text(text: str, *, most: int) -> str:
 _TEXT_RULES = {column: partial(_text, most=most) for column, most in TEXTS.items()}
 
 
+def text_rule(column: str) -> Callable[[str], str]:
+    """What brings a text of this column into its usual spelling, or raises `Wrong`."""
+    return _TEXT_RULES[column]
+
+
 def _named(google_product_category: str) -> str:
     """The path of Google's category; its number alone says nothing to people."""
     return "" if google_product_category.isdigit() else google_product_category
@@ -252,7 +258,8 @@ def _price(text: str) -> tuple[Decimal, str] | None:
     return amount, currency
 
 
-def _gtin(text: str) -> str:
+def gtin(text: str) -> str:
+    """A GTIN with the right check digit. Raises `Wrong`."""
     digits = text.replace(" ", "").replace("-", "")
     if not _GTIN.fullmatch(digits):
         raise Wrong("must be 8, 12, 13 or 14 digits")
@@ -278,13 +285,21 @@ def _links(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _period(text: str) -> tuple[datetime | None, datetime | None]:
-    """Such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100. A time without a zone is in UTC."""
-    begins, _, ends = text.partition("/")
+    """Such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100; either may be missing. Without a zone a time is in UTC."""
+    begins, slash, ends = text.partition("/")
     try:
-        start, end = (datetime.fromisoformat(part.strip()) for part in (begins, ends))
-        start, end = (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC) for time in (start, end))
+        start, end = (_instant(part.strip()) for part in (begins, ends))
     except (ValueError, OverflowError):
-        raise Wrong("must be two times such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100") from None
-    if end <= start:
+        slash = ""
+    if not slash:
+        raise Wrong("must be two times such as 2026-12-01T00:00+0100/2026-12-24T18:00+0100")
+    if start and end and end <= start:
         raise Wrong("ends before it begins")
     return start, end
+
+
+def _instant(text: str) -> datetime | None:
+    if not text:
+        return None
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -25,6 +25,9 @@ ALTER TABLE variants ALTER COLUMN sellable SET EXPRESSION AS (free > 0 AND publi
 
 DROP INDEX variants_alike;
 DROP INDEX variants_near;
+DROP INDEX variants_of_product;
+-- In the order of SKUs, since a product reads as its variant with the lowest.
+CREATE INDEX variants_of_product ON variants (product_id, sku);
 CREATE INDEX variants_alike ON variants (size, category, gender, sku) WHERE sellable;
 CREATE INDEX variants_near ON variants (category, sku) WHERE sellable;
 
@@ -75,10 +78,11 @@ CREATE TABLE current_prices (
     PRIMARY KEY (sku, currency)
 ) WITH (fillfactor = 90);
 
--- Up to which instant prices were moved on.
+-- Up to which instant prices were moved on, and up to which SKU of those that move at it.
 CREATE TABLE price_clock (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    moved_until timestamptz NOT NULL
+    moved_until timestamptz NOT NULL,
+    moved_sku text COLLATE "C" NOT NULL DEFAULT ''
 );
 INSERT INTO price_clock (moved_until) VALUES (now());
 

@@ -14,6 +14,17 @@ from services.chassis.database import Connection, Transaction
 FEED_LOCK = 5_309_101
 
 
+async def plan_for_few(connection: Connection) -> None:
+    """Has this transaction look for rows one by one: they are few against the tables, whatever is known of those.
+
+    While a feed fills the tables nothing is known, and a plan made for empty ones would read them all, again and again.
+    """
+    await connection.execute(
+        "SELECT set_config(name, 'off', true)"
+        " FROM unnest('{enable_seqscan, enable_hashjoin, enable_mergejoin}'::text[]) AS name"
+    )
+
+
 async def lock_feed(connection: Connection) -> None:
     """Nobody else changes anything until this transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock($1)", FEED_LOCK)
