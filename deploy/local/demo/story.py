@@ -22,7 +22,7 @@ from shop.shipping.v1 import shipping_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2_grpc as shipping_rpc
 
 from ..stack import Stack
-from . import journey
+from . import coming_back, journey
 from .checks import check, eventually
 from .clients import SECONDS, Browser, Refused, Tools, new_id
 from .desk import Desk
@@ -109,6 +109,7 @@ class Story:
             self.a_storefront_lists,
             self.the_last_pair_is_ordered,
             self.a_second_customer_is_told_the_truth,
+            self.the_size_comes_back,
             self.the_regular_is_surprised,
             self.help_is_pressed,
             self.the_parcel_arrives,
@@ -205,6 +206,10 @@ class Story:
         orders = await second.call(f"{SHIPPING}/ListOrders", shipping.ListOrdersRequest(), shipping.ListOrdersResponse)
         check(not orders.orders, "nothing was ordered")
         self.say("  nothing was ordered or charged")
+
+    async def the_size_comes_back(self) -> None:
+        """Whoever waited is told with a unit in hand."""
+        await coming_back.play(self, ADDRESS)
 
     async def the_regular_is_surprised(self) -> None:
         """Loyalty grants overnight by itself, shipping applies it."""
