@@ -25,15 +25,12 @@ TYPES = "type.googleapis.com/envoy.extensions."
 PICK_HEADER = "x-shop-service"
 # Whether they are streams: one may watch a service's health at the service itself.
 COMMON = {"/grpc.health.v1.Health/": False, "/grpc.reflection.v1.ServerReflection/": True}
-# The gRPC code that stands for a range of HTTP's; the first that holds it counts.
-REFUSALS = {
-    code.value[0]: found
-    for code, found in (
-        (StatusCode.NOT_FOUND, (404, 404)),
-        (StatusCode.DEADLINE_EXCEEDED, (408, 408)),
-        (StatusCode.INVALID_ARGUMENT, (400, 499)),
-    )
-}
+# What stands for a range of HTTP's codes: gRPC's code, and the reason. The first that holds it counts.
+REFUSALS = (
+    ((404, 404), StatusCode.NOT_FOUND, "UNKNOWN_METHOD"),
+    ((408, 408), StatusCode.DEADLINE_EXCEEDED, "REQUEST_TOO_SLOW"),
+    ((400, 499), StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
+)
 # From its beginning to its end, for every call but the streams.
 CALL_SECONDS = 15
 # A page may name the journey it is on, and is told it with each answer.
@@ -143,14 +140,14 @@ def _connection_manager(descriptors: Path, services: list[str], streams: list[st
             "use_remote_address": True,  # tells the services where a call comes from, whatever it says itself
             "stream_idle_timeout": "0s",  # a room may be silent for hours; the services end what is over
             "request_timeout": f"{CALL_SECONDS}s",  # to send the request; the answer may take longer
-            "local_reply_config": {"mappers": [_refusal(code, *found) for code, found in REFUSALS.items()]},
+            "local_reply_config": {"mappers": [_refusal(*found) for found in REFUSALS]},
             "route_config": {"virtual_hosts": [_virtual_host(streams)]},
             "http_filters": filters,
         },
     }
 
 
-def _refusal(code: int, first: int, last: int) -> dict[str, Any]:
+def _refusal(statuses: tuple[int, int], code: StatusCode, reason: str) -> dict[str, Any]:
     """What Envoy itself refuses of a JSON call reads like a service's refusal; gRPC and gRPC-Web have other forms."""
 
     def compared(operator: str, status: int) -> dict[str, Any]:
@@ -161,8 +158,9 @@ def _refusal(code: int, first: int, last: int) -> dict[str, Any]:
     # Or it was JSON until the transcoder had begun with it.
     was_json = {"name": "x-envoy-original-path", "present_match": True}
     json_call = {"or_filter": {"filters": [{"header_filter": {"header": header}} for header in (no_grpc, was_json)]}}
-    filters = [compared("GE", first), compared("LE", last), json_call]
-    body = {"json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []}}
+    filters = [compared("GE", statuses[0]), compared("LE", statuses[1]), json_call]
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "shop"}
+    body = {"json_format": {"code": code.value[0], "message": "%LOCAL_REPLY_BODY%", "details": [info]}}
     return {"filter": {"and_filter": {"filters": filters}}, "body_format_override": body}
 
 

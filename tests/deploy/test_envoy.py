@@ -109,21 +109,25 @@ async def test_an_error_keeps_its_reason_and_numbers_in_json(gateway: Stack) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "code"),
+    ("path", "body", "status", "code", "reason"),
     [
-        (LIST + "Twice", b"", 404, 5),
-        ("/nowhere", b"", 404, 5),
-        (LIST + "?pagesize_=7", b"", 400, 3),
-        (LIST, b'{"pageSize": "many"}', 400, 3),
+        (LIST + "Twice", b"", 404, 5, "UNKNOWN_METHOD"),
+        ("/nowhere", b"", 404, 5, "UNKNOWN_METHOD"),
+        (LIST + "?pagesize_=7", b"", 400, 3, "MALFORMED_REQUEST"),
+        (LIST, b'{"pageSize": "many"}', 400, 3, "MALFORMED_REQUEST"),
+        (LIST, b'{"pageToken": "\xff"}', 400, 3, "MALFORMED_REQUEST"),
+        (LIST, b"{no json", 400, 3, "MALFORMED_REQUEST"),
     ],
 )
 async def test_what_the_gateway_refuses_reads_as_a_services_refusal(
-    gateway: Stack, path: str, body: bytes, status: int, code: int
+    gateway: Stack, path: str, body: bytes, status: int, code: int, reason: str
 ) -> None:
     found, headers, answer = await call(gateway.envoy_url + path, body, {"content-type": "application/json"})
     assert (found, headers["content-type"]) == (status, "application/json")
     told = json.loads(answer)
-    assert (told["code"], told["details"]) == (code, [])
+    (detail,) = told["details"]
+    assert (told["code"], detail["reason"], detail["domain"]) == (code, reason, "shop")
+    assert detail["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto"])
