@@ -17,6 +17,7 @@ from services.chassis import consumption, kafka, lanes, outbox
 from services.chassis.database import Transaction
 from services.chassis.errors import Conflict, NotNow, TooMuch, Unavailable
 from services.chassis.facts import Fact, Heard, Hears
+from services.chassis.handling import Handling
 from tests.chassis.kafka_rig import Failing, Rig, dlq, record, record_batch, rig, until, within
 
 
@@ -56,6 +57,14 @@ async def test_a_fact_that_comes_twice_is_handled_once(made: Rig) -> None:
     await made.send_facts(fact, fact)
     await made.listen()
     await made.send_facts(fact, made.fact("a", "2"))
+    assert await made.handled(2) == ["1", "2"]
+
+
+async def test_a_fact_that_stands_twice_among_those_of_one_transaction_is_handled_once(made: Rig) -> None:
+    fact = made.fact("a", "1")
+    await made.send_facts(fact, fact, made.fact("a", "2"))
+    handling = Handling(made.service, made.database, made.hears(), made.app)
+    await handling.together([handling.decode(record) for record in await made.read(made.topic.name, 3)])
     assert await made.handled(2) == ["1", "2"]
 
 

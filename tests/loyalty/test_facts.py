@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -16,11 +16,13 @@ from services.chassis.facts import Topic
 from services.chassis.handling import Handling
 from services.chassis.kafka import ensure_topics
 from services.chassis.relay import Relay
+from services.loyalty import store
 from services.loyalty.consumers import HEARS
 from services.loyalty.publishes import PUBLISHES, UPGRADES
 from shop.loyalty.events.v1 import facts_pb2 as facts
 from shop.loyalty.v1 import loyalty_pb2 as pb
 from shop.shipping.events.v1 import facts_pb2 as shipping
+from tests.locks import waiting
 from tests.loyalty.conftest import Shop, delivered, new_id, order_placed, upgraded
 
 DECIDED = {kind.DESCRIPTOR.full_name: kind for kind in (facts.UpgradeGranted, facts.UpgradeDeclined)}
@@ -140,6 +142,28 @@ async def test_facts_handled_together_never_wait_for_each_other_in_a_ring(shop: 
     assert len(await shop.announced(facts.UpgradeGranted)) == len(customers)
     assert len(await shop.announced(facts.UpgradeDeclined)) == len(customers) * 19
     await shop.audit()
+
+
+@pytest.mark.parametrize("what", ["orders", "customers"])
+async def test_what_nobody_ever_heard_of_is_locked_in_one_order_too(shop: Shop, what: str) -> None:
+    """Two who write the same new rows the other way round. A third holds one in the middle, so that both are at it."""
+    names = ["a", "m", "z"]
+
+    async def lock(some: Sequence[str]) -> None:
+        async with shop.database.transaction() as tx:
+            if what == "orders":
+                await store.lock_ahead(tx.connection, dict.fromkeys(some, "cus_1"), [])
+            else:
+                await store.lock_ahead(tx.connection, {}, some)
+
+    async with shop.database.transaction() as tx:
+        if what == "orders":
+            await store.lock_ahead(tx.connection, {"m": "cus_1"}, [])
+        else:
+            await store.lock_ahead(tx.connection, {}, ["m"])
+        both = asyncio.gather(lock(names), lock(names[::-1]))
+        await waiting(shop.database, 2)
+    await both
 
 
 def record(message: shipping.OrderPlaced, partition: int, offset: int) -> ConsumerRecord[bytes | None, bytes | None]:

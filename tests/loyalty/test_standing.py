@@ -108,6 +108,16 @@ async def test_a_new_version_of_the_rule_is_applied_to_who_stands_by_an_old_one(
     assert (told.customer_id, told.tier, told.version) == (customer, pb.TIER_REGULAR, 2)
 
 
+async def test_a_standing_that_somebody_reviews_is_left_to_them(shop: Shop) -> None:
+    """Replicas review at the same time: neither waits for the other, nor announces the same change again."""
+    await shop.regular()
+    await shop.database.pool.execute("UPDATE standings SET rule_version = 0, tier = 'FRIEND'")
+    async with shop.database.transaction() as first:
+        assert await usecases.review_due(first) == 1
+        async with asyncio.timeout(3), shop.database.transaction() as second:
+            assert await usecases.review_due(second) == 0
+
+
 async def test_an_adjustment_has_its_reason_and_its_repeat_changes_nothing(shop: Shop) -> None:
     request = pb.AdjustPointsRequest(request_id=uuid4().hex, customer_id="cus_1", points=40, reason="brought along")
     first = await shop.api.AdjustPoints(request)

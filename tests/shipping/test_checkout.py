@@ -92,9 +92,10 @@ async def test_a_repeat_gets_the_same_answer_and_holds_nothing_more(desk: Desk) 
         await desk.api.BeginCheckout(changed)
     with as_caller(OTHER):
         other = await desk.api.BeginCheckout(
-            checkout_request(("shoe", 1), customer="cus_2", request_id="same-as-cus-1")
+            checkout_request(("shoe", 1), customer="cus_2", request_id=request.request_id)
         )
     assert other.checkout.checkout_id != first.checkout.checkout_id
+    assert desk.inventory.free("shoe") == 8
 
 
 async def test_repeats_at_the_same_moment_get_one_checkout(desk: Desk) -> None:

@@ -328,6 +328,29 @@ async def test_a_pending_order_is_left_alone_for_a_while(desk: Desk) -> None:
     assert await patient.sweep() == 0
 
 
+async def test_what_a_sweep_took_no_sweep_takes_again_for_a_while(desk: Desk) -> None:
+    desk.inventory.away = True
+    await _pending(desk)
+    patient = ordering(desk.database, desk.inventory, retry=60)
+    assert [await patient.sweep() for _ in range(2)] == [1, 0]
+
+
+async def test_what_waits_longest_is_swept_first(desk: Desk) -> None:
+    desk.inventory.away = True
+    begun = [await _pending(desk) for _ in range(3)]
+    for age, checkout in enumerate(begun, start=1):
+        await desk.database.pool.execute(
+            "UPDATE orders SET attempt_time = clock_timestamp() - $2 * interval '1 minute' WHERE checkout_id = $1",
+            checkout.checkout_id,
+            age,
+        )
+    desk.inventory.away = False
+    patient = ordering(desk.database, desk.inventory, retry=60)
+    for _ in range(2):
+        assert await patient.sweep(limit=1) == 1
+    assert [await desk.state(checkout) for checkout in begun] == ["pending", "confirmed", "confirmed"]
+
+
 async def test_what_the_sweeper_does_belongs_to_the_journey_of_the_order(desk: Desk) -> None:
     begun = await desk.begin(("shoe", 1))
     desk.inventory.away = True
