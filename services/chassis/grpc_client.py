@@ -12,7 +12,7 @@ import logging
 from functools import cache
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import Descriptor
@@ -26,6 +26,7 @@ from services.chassis.errors import NotAllowed, NotAuthenticated, Unavailable
 from services.chassis.grpc_calls import MAX_RESPONSE_BYTES, remaining_seconds
 from services.chassis.grpc_errors import from_status
 from services.chassis.settings import ServiceSettings
+from services.chassis.tls import TlsChannel
 
 logger = logging.getLogger(__name__)
 
@@ -220,8 +221,8 @@ class _Token:
 def _channel(target: str, settings: ServiceSettings) -> grpc.aio.Channel:
     if settings.grpc_tls_ca_file is None:
         return grpc.aio.insecure_channel(target, _OPTIONS)
-    authority = Path(settings.grpc_tls_ca_file).read_bytes()
-    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(authority), _OPTIONS)
+    # To stubs it is a channel: they ask it for methods, nothing else.
+    return cast(grpc.aio.Channel, TlsChannel(target, settings.grpc_tls_ca_file, _OPTIONS))
 
 
 def _seconds_to_wait(wanted: float | None) -> float:

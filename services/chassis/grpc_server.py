@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,6 +27,7 @@ from services.chassis.peers import Peers
 from services.chassis.rates import Gate
 from services.chassis.settings import ServiceSettings
 from services.chassis.telemetry import SERVER_IN_FLIGHT, SERVER_SHED, Telemetry
+from services.chassis.tls import server_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,9 @@ class GrpcServer:
     ) -> None:
         """Registers all methods. Raises when a servicer lacks one, or a policy or a rule in a proto is wrong."""
         self._settings = settings
-        # The port it listens on once started.
+        # The ports it listens on once started.
         self.port = settings.grpc_port
+        self.health_port = settings.grpc_health_port
         shed = telemetry.meter.create_counter(SERVER_SHED, description="Calls refused because there were too many.")
         self._admission = Admission(settings.grpc_max_concurrent, settings.grpc_max_streams, lambda: shed.add(1))
         telemetry.meter.create_observable_gauge(
@@ -81,6 +82,7 @@ class GrpcServer:
         for name, servicer in servicers:
             self._register(_descriptor(name), servicer, lambda method: Rpc(method, telemetry, gate, peers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._probed: grpc.aio.Server | None = None
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 
     async def start(self) -> None:
@@ -88,16 +90,14 @@ class GrpcServer:
         await self.set_serving(False)
         # A process that answers at all is alive, whatever it waits for: restarting it would help nobody.
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        address = f"{self._settings.grpc_host}:{self._settings.grpc_port}"
-        credentials = self._credentials()
-        try:
-            if credentials is None:
-                self.port = self._server.add_insecure_port(address)
-            else:
-                self.port = self._server.add_secure_port(address, credentials)
-        except RuntimeError:
-            raise OSError(f"cannot listen on {address} (GRPC_HOST, GRPC_PORT)") from None
+        self.port = self._listen(self._server, self._settings.grpc_port, "GRPC_PORT", self._credentials())
         await self._server.start()
+        if self._settings.grpc_health_port is not None:
+            # On the same loop as the calls: a process that hangs must not pass for one that answers.
+            self._probed = grpc.aio.server(options=_OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
+            self.health_port = self._listen(self._probed, self._settings.grpc_health_port, "GRPC_HEALTH_PORT", None)
+            await self._probed.start()
 
     async def set_serving(self, serving: bool) -> None:
         """Says whether calls should be sent here, for the server and for each service."""
@@ -117,6 +117,8 @@ class GrpcServer:
         if not await self._admission.drain(self._settings.grpc_default_deadline_seconds):
             logger.warning("calls are cut off", extra={"calls": self._admission.calls})
         await self._server.stop(_LAST_BYTES_SECONDS)
+        if self._probed is not None:
+            await self._probed.stop(None)
 
     def _register(
         self, service: ServiceDescriptor, servicer: object, described: Callable[[MethodDescriptor], Rpc]
@@ -141,11 +143,22 @@ class GrpcServer:
                 handlers[method.name] = grpc.unary_unary_rpc_method_handler(unary)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
+    def _listen(
+        self, server: grpc.aio.Server, port: int, setting: str, credentials: grpc.ServerCredentials | None
+    ) -> int:
+        address = f"{self._settings.grpc_host}:{port}"
+        try:
+            if credentials is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, credentials)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address} (GRPC_HOST, {setting})") from None
+
     def _credentials(self) -> grpc.ServerCredentials | None:
         certificate, key = self._settings.grpc_tls_cert_file, self._settings.grpc_tls_key_file
         if not certificate or not key:
             return None
-        return grpc.ssl_server_credentials([(Path(key).read_bytes(), Path(certificate).read_bytes())])
+        return server_credentials(certificate, key)
 
     def _in_flight(self, _options: CallbackOptions) -> Iterable[Observation]:
         yield Observation(self._admission.calls, {"kind": "unary"})

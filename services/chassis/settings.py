@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.chassis.peers import Peers
@@ -45,9 +45,16 @@ class ServiceSettings(BaseSettings):
     peer_secret: str = Field(
         "local", min_length=1, description="makes opaque names of callers' addresses; alike in all replicas"
     )
-    grpc_tls_cert_file: str | None = Field(None, description="PEM certificate; with the key, the server speaks TLS")
-    grpc_tls_key_file: str | None = Field(None, description="PEM key of the certificate")
-    grpc_tls_ca_file: str | None = Field(None, description="PEM authority; set, calls to other services use TLS")
+    grpc_tls_cert_file: str | None = Field(
+        None, description="PEM certificate; with the key, the server speaks TLS only. May be renewed at any time"
+    )
+    grpc_tls_key_file: str | None = Field(None, validate_default=True, description="PEM key of the certificate")
+    grpc_tls_ca_file: str | None = Field(
+        None, description="PEM authority; set, calls to other services use TLS. May be renewed at any time"
+    )
+    grpc_health_port: int | None = Field(
+        None, ge=1, le=65535, description="port that answers health only and always in plaintext: probes speak no TLS"
+    )
     metrics_port: int = Field(ge=1, le=65535, description="port of the Prometheus endpoint")
     metrics_host: str = Field("127.0.0.1", description="address the Prometheus endpoint listens on")
     token_issuer: str = Field(min_length=1, description="the `iss` tokens must have")
@@ -67,6 +74,13 @@ class ServiceSettings(BaseSettings):
     browsing_sample_ratio: float = Field(0.05, ge=0, le=1, description="share of read-only calls that are traced")
     drain_seconds: float = Field(5, ge=0, description="how long to wait for endpoint removal before stopping")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("grpc_tls_key_file")
+    @classmethod
+    def _pair(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (value is None) != (info.data.get("grpc_tls_cert_file") is None):
+            raise ValueError("GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE go together")
+        return value
 
     @field_validator("grpc_trusted_proxies")
     @classmethod

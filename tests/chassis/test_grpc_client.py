@@ -6,17 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from services.chassis import grpc_client, telemetry
 from services.chassis.access import current_caller
@@ -42,7 +36,6 @@ from tests.chassis.grpc_rig import (
     Issuer,
     Rig,
     issuing,
-    new_key,
     refused,
     reserve,
     serving,
@@ -264,34 +257,6 @@ async def test_a_rotated_token_is_read_again(issuer: Issuer, token_file: Path, m
         token_file.unlink()  # In the middle of being replaced: the one there was still counts.
         with pytest.raises(Unavailable):
             await peer.call(stub_of(peer).ReserveStock, reserve())
-
-
-def certificate(folder: Path) -> dict[str, str]:
-    """A certificate for 127.0.0.1 that is its own authority; the settings that name its files."""
-    key = new_key("tls")
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(signed.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
-    return {"grpc_tls_cert_file": str(folder / "cert.pem"), "grpc_tls_key_file": str(folder / "key.pem")}
-
-
-async def test_with_certificates_calls_are_encrypted(issuer: Issuer, token_file: Path, tmp_path: Path) -> None:
-    files = certificate(tmp_path)
-    async with serving(issuer, **files) as rig:
-        trusting = settings_for(issuer, token_file, grpc_tls_ca_file=files["grpc_tls_cert_file"])
-        peer = Peer("inventory", rig.target, trusting, rig.telemetry)
-        await peer.call(stub_of(peer).ReserveStock, reserve())
-        await peer.close()
-        async with peer_of(rig, token_file) as plain:
-            with pytest.raises(Unavailable):
-                await plain.call(stub_of(plain).ReserveStock, reserve())
 
 
 class TestCircuit:
