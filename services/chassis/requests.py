@@ -7,7 +7,8 @@ it on the row both want to write. Answers are kept for `KEPT_DAYS`: a repeat tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import asyncpg
@@ -99,6 +100,73 @@ async def answer(tx: Transaction, request: Message, response: Message) -> None:
     )
 
 
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer a request got."""
+
+    body_hash: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that is to run among others, in a transaction that is not its caller's alone."""
+
+    key: Key
+    body_hash: bytes
+    customer_id: str | None
+
+    @classmethod
+    def of(cls, request: Message) -> Claim:
+        """The request of the current caller."""
+        return cls(_key(request), _body_hash(request), getattr(request, "customer_id", None) or None)
+
+    def same(self, stored: Stored) -> bytes:
+        """The stored answer. Raises `RequestIdReused` when it was to another body."""
+        if stored.body_hash != self.body_hash:
+            raise RequestIdReused([("request_id", "was used before with another request")])
+        return stored.response
+
+
+async def claim_all(tx: Transaction, claims: Sequence[Claim]) -> Mapping[Key, Stored]:
+    """Makes sure that nobody else runs these requests until the transaction ends. Returns those that ran before.
+
+    They are locked, not written: a refusal leaves nothing behind. No key stands twice.
+    """
+    locks = sorted(_lock_number(claim.key) for claim in claims)
+    await tx.connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", locks)
+    rows = await tx.connection.fetch(
+        "SELECT r.* FROM unnest($1::text[], $2::text[], $3::text[]) AS k(caller, method, request_id)"
+        " JOIN requests r USING (caller, method, request_id)",
+        *zip(*(claim.key for claim in claims), strict=True),
+    )
+    return {
+        (row["caller"], row["method"], row["request_id"]): Stored(row["body_hash"], row["response"]) for row in rows
+    }
+
+
+async def answer_all(tx: Transaction, answers: Sequence[tuple[Claim, Message]]) -> None:
+    """Keeps the answers of claimed requests."""
+    if not answers:
+        return
+    await tx.connection.execute(
+        "INSERT INTO requests (caller, method, request_id, body_hash, customer_id, response)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::bytea[])",
+        *zip(*(claim.key for claim, _ in answers), strict=True),
+        [claim.body_hash for claim, _ in answers],
+        [claim.customer_id for claim, _ in answers],
+        [response.SerializeToString() for _, response in answers],
+    )
+
+
+def _lock_number(key: Key) -> int:
+    digest = hashlib.blake2b("\n".join(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 def _same(row: asyncpg.Record, request: Message) -> bytes:
     if row["body_hash"] != _body_hash(request):
         raise RequestIdReused([("request_id", "was used before with another request")])
@@ -106,7 +174,7 @@ def _same(row: asyncpg.Record, request: Message) -> bytes:
     return response
 
 
-def _key(request: Message) -> tuple[str, str, str]:
+def _key(request: Message) -> Key:
     return current_caller().key, request.DESCRIPTOR.full_name, getattr(request, "request_id")  # noqa: B009
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,6 +12,7 @@ from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import InvalidInput, Refusal
 from services.chassis.requests import once
+from services.chassis.together import Together
 from services.chassis.values import to_timestamp
 from services.inventory import audit, messages, queries, stock_file
 from services.inventory.domain.levels import Cause
@@ -28,6 +30,14 @@ class InventoryApi:
         self._settings = settings
         self._limits = settings.limits
         self._hold_limits = {purpose: settings.hold_limit(purpose) for purpose in Purpose}
+        # The calls of a rush: those that wait at the same moment share a transaction.
+        self._reserving = Together(database, pb.ReserveStockResponse, self._reserve)
+        self._committing = Together(
+            database,
+            pb.CommitReservationResponse,
+            self._commit,
+            apart=lambda command: (command.order_id, command.reservation_id),
+        )
 
     # --- stock
 
@@ -136,13 +146,7 @@ class InventoryApi:
             request.guest,
         )
 
-        async def run(tx: Transaction) -> pb.ReserveStockResponse:
-            (outcome,) = await reserving.reserve_stock(tx, [command], self._limits)
-            if isinstance(outcome, Refusal):
-                raise outcome
-            return messages.held(outcome)
-
-        return await once(self._database, request, pb.ReserveStockResponse, run)
+        return await self._reserving(request, command)
 
     async def ExtendReservation(self, request: pb.ExtendReservationRequest) -> pb.ExtendReservationResponse:
         hold_time: timedelta = request.hold_time.ToTimedelta()
@@ -176,13 +180,7 @@ class InventoryApi:
             telemetry.carrier(),
         )
 
-        async def run(tx: Transaction) -> pb.CommitReservationResponse:
-            (outcome,) = await orders.commit_reservations(tx, [command])
-            if isinstance(outcome, Refusal):
-                raise outcome
-            return pb.CommitReservationResponse(reservation=messages.reservation(outcome))
-
-        return await once(self._database, request, pb.CommitReservationResponse, run)
+        return await self._committing(request, command)
 
     async def ReleaseReservation(self, request: pb.ReleaseReservationRequest) -> pb.ReleaseReservationResponse:
         only = messages.visible(current_caller())
@@ -243,6 +241,21 @@ class InventoryApi:
             levels=len(rows),
             next_page_token=pages.token(request, (rows[-1]["sku"], rows[-1]["location"])) if len(rows) == size else "",
         )
+
+    async def _reserve(
+        self, tx: Transaction, commands: Sequence[reserving.ReserveStock]
+    ) -> list[pb.ReserveStockResponse | Refusal]:
+        outcomes = await reserving.reserve_stock(tx, commands, self._limits)
+        return [one if isinstance(one, Refusal) else messages.held(one) for one in outcomes]
+
+    async def _commit(
+        self, tx: Transaction, commands: Sequence[orders.CommitReservation]
+    ) -> list[pb.CommitReservationResponse | Refusal]:
+        outcomes = await orders.commit_reservations(tx, commands)
+        return [
+            one if isinstance(one, Refusal) else pb.CommitReservationResponse(reservation=messages.reservation(one))
+            for one in outcomes
+        ]
 
     def _hold_time(self, given: Duration, purpose: Purpose) -> timedelta:
         """How long to hold. Raises `InvalidInput` for more than the shop allows."""

@@ -181,6 +181,8 @@ class Reservation:
         if rest:
             self.lines = rest
         else:
+            # Nothing is held any more; the lines stay, to show what it was.
+            self.lines = [replace(line, held=False) for line in self.lines]
             self.state = ReservationState.RELEASED
         self.used_by = used_by
         return used
