@@ -191,10 +191,11 @@ async def test_catalog_extends_and_releases_turns_and_sees_nothing_else(api: Inv
 
 async def test_turns_and_checkouts_are_capped_apart(api: InventoryApi) -> None:
     await receive(api, "a", 50)
+    await receive(api, "b", 50)
     for _ in range(2):
         await wait_for(api, ("a", 1), customer="cus_keen")
     with pytest.raises(TooManyHolds) as refused:
         await wait_for(api, ("a", 1), customer="cus_keen")
     assert refused.value.details == {"cap": "waiting", "open": "2", "limit": "2"}
     for _ in range(3):
-        await api.ReserveStock(reserve_request(("a", 1), customer="cus_keen"))
+        await api.ReserveStock(reserve_request(("b", 1), customer="cus_keen"))
