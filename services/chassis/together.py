@@ -4,16 +4,17 @@ A transaction costs as much for one caller as for many. Nobody waits to be joine
 queues, and the next transaction takes all of them. Each caller has an answer or a refusal of their own, and request ids
 mean what they mean in `requests.once`: a refusal leaves nothing behind, a repeat gets the stored answer.
 
-When a transaction for several fails, each goes alone, so that one caller's trouble is not another's.
+When a shared transaction fails, or does not get its locks soon, each goes alone and the lane goes on: one caller's
+trouble is not another's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -25,7 +26,7 @@ C = TypeVar("C")
 R = TypeVar("R", bound=Message)
 # So many callers share a transaction: more would make the first of them wait for the last.
 MOST = 64
-# A transaction for several does not wait for somebody's lock as long as one for a single caller may.
+# A shared transaction does not wait for somebody's lock as long as a caller alone may.
 PATIENCE = "SET LOCAL lock_timeout = '300ms'"
 
 
@@ -53,7 +54,9 @@ class Together(Generic[C, R]):
     apart: Callable[[C], Iterable[str]] = lambda _: ()
     lanes: int = 2
     _queue: list[_Waiting[C, R]] = field(default_factory=list)
-    _working: set[asyncio.Task[None]] = field(default_factory=set)
+    # Lanes that will look at the queue again.
+    _busy: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __call__(self, request: Message, command: C) -> R:
         """The answer, once it is committed. Raises refusals, among them `RequestIdReused` and `Conflict`."""
@@ -61,25 +64,29 @@ class Together(Generic[C, R]):
         apart = frozenset((str(claim.key), *self.apart(command)))
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(claim, command, apart, answer))
-        if len(self._working) < self.lanes:
-            # A context of its own: a lane works for all, not for the caller who happened to start it.
-            task = asyncio.create_task(self._work(), context=Context())
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
+        if self._busy < self.lanes:
+            self._busy += 1
+            self._start(self._work())
         return await answer
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begins work in a context of its own: it is for all, not for the caller who happened to start it."""
+        task = asyncio.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
         while batch := self._take():
             try:
-                await self._write(batch)
+                await self._write(batch, patient=False)
             except (Unavailable, TooMuch) as refusal:
                 # It would be the same for each alone.
                 _fail(batch, refusal)
-            except Exception as error:
-                if len(batch) == 1:
-                    _fail(batch, error)
-                else:
-                    await asyncio.gather(*(self._alone(each) for each in batch))
+            except Exception:
+                for each in batch:
+                    self._start(self._alone(each))
+        # In the step that found the queue empty: who comes next starts a lane.
+        self._busy -= 1
 
     def _take(self) -> list[_Waiting[C, R]]:
         """Those whose turn it is, in the order they came; who shares something with one of them waits."""
@@ -99,13 +106,13 @@ class Together(Generic[C, R]):
 
     async def _alone(self, waiting: _Waiting[C, R]) -> None:
         try:
-            await self._write([waiting])
+            await self._write([waiting], patient=True)
         except Exception as error:
             _fail([waiting], error)
 
-    async def _write(self, batch: Sequence[_Waiting[C, R]]) -> None:
+    async def _write(self, batch: Sequence[_Waiting[C, R]], *, patient: bool) -> None:
         async with self.database.transaction() as tx:
-            if len(batch) > 1:
+            if not patient:
                 await tx.connection.execute(PATIENCE)
             stored = await requests.claim_all(tx, [each.claim for each in batch])
             new = [each for each in batch if each.claim.key not in stored]

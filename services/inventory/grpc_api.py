@@ -146,6 +146,8 @@ class InventoryApi:
             request.guest,
         )
 
+        # A customer may repeat from elsewhere, having changed networks: it is the same request.
+        request.ClearField("peer")
         return await self._reserving(request, command)
 
     async def ExtendReservation(self, request: pb.ExtendReservationRequest) -> pb.ExtendReservationResponse:

@@ -10,6 +10,7 @@ from services.chassis.access import current_caller
 from services.chassis.database import Database, Transaction
 from services.chassis.errors import InvalidInput, Refusal
 from services.chassis.latest import Latest
+from services.chassis.peers import current_peer
 from services.chassis.requests import answered, once
 from services.chassis.telemetry import current_journey
 from services.chassis.values import to_datetime
@@ -75,6 +76,7 @@ class ShippingApi:
             LEVELS[request.service_level],
             current_caller().key,
             request.request_id,
+            current_peer() or "",
         )
         begun, delivery = await prepare_checkout(
             command, self._catalog, self._inventory, await queries.now(self._database)

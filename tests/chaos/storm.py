@@ -73,7 +73,7 @@ class Storm:
         # What lies there, in all.
         self.units = {self.hot: HOT_UNITS, **dict.fromkeys(self.crossing, CROSSING_UNITS)}
         # Reservation id -> what became of it, as told: held, committed or released.
-        self.told: dict[str, int] = {}
+        self.told: dict[str, pb.ReservationState.ValueType] = {}
         self._stack, self._addresses, self._callers = stack, addresses, callers
         self._random = random.Random(seed)
         self._certain: Counter[str] = Counter()

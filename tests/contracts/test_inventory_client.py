@@ -199,6 +199,18 @@ async def test_a_repeat_gets_the_same_hold(inventory: Subject) -> None:
     assert refused.value.reason == "REQUEST_ID_REUSED"
 
 
+async def test_a_repeat_may_come_from_elsewhere(inventory: Subject) -> None:
+    sku, request = new_sku(), hold_request()
+    await inventory.receive(sku, 2, "vienna-1")
+    request.lines.add(sku=sku, quantity=1)
+    answers = []
+    for peer in ("p1", "p2", ""):
+        request.peer = peer
+        answers.append(await inventory.calls.ReserveStock(request))
+    assert answers[0] == answers[1] == answers[2]
+    assert await inventory.free(sku) == 1
+
+
 async def test_a_repeat_gets_the_stored_answer_also_of_a_hold_that_is_gone(inventory: Subject) -> None:
     sku, request_id = new_sku(), uuid4().hex
     await inventory.receive(sku, 1, "vienna-1")

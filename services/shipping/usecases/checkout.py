@@ -41,6 +41,8 @@ class BeginCheckout:
     # Who asks, with which request id.
     caller: str
     request_id: str
+    # Where the call comes from, as an opaque name.
+    peer: str = ""
 
 
 async def prepare_checkout(
@@ -101,7 +103,11 @@ async def _hold(command: BeginCheckout, inventory: Inventory) -> inventory_pb2.R
     for attempt in range(_MOST_HOLDS):
         answer = await inventory.ReserveStock(
             inventory_pb2.ReserveStockRequest(
-                request_id=_hold_id(command, attempt), customer_id=command.customer_id, lines=lines
+                request_id=_hold_id(command, attempt),
+                customer_id=command.customer_id,
+                lines=lines,
+                country=command.country,
+                peer=command.peer,
             )
         )
         # That may be the answer of an earlier attempt, whose hold ran out or was given back since.
