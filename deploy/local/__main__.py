@@ -57,9 +57,10 @@ def status(stack: Stack) -> None:
     for row in rows:
         print(_line(stack, row))
     print(f"{stack.memory() / 1e6:,.0f} MB resident in all")
-    down = [row.name for row in rows if row.state != "running"]
+    down = [row for row in rows if row.state != "running"]
     if down:
-        raise StackError(f"not running: {', '.join(down)}. See why: make logs SERVICE={down[0]}")
+        told = ", ".join(f"{row.name} ({row.state})" for row in down)
+        raise StackError(f"not running: {told}. See why: make logs SERVICE={down[0].name}")
 
 
 def _line(stack: Stack, row: Status) -> str:

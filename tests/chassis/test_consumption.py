@@ -15,6 +15,7 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from deploy.local.stack import Stack
 from services.chassis import consumption, kafka, lanes, outbox
 from services.chassis.database import Transaction
+from services.chassis.decoding import Letter
 from services.chassis.errors import Conflict, NotNow, TooMuch, Unavailable
 from services.chassis.facts import Fact, Heard, Hears
 from services.chassis.handling import Handling
@@ -197,6 +198,29 @@ async def test_after_its_attempts_a_fact_is_dead_and_later_ones_of_its_key_wait_
     assert 3 <= handler.calls.count("bad") <= 4
     assert await made.parked() == [("k", 3, 0)]
     await made.committed(5)
+
+
+async def test_a_count_that_cannot_be_taken_back_in_the_outage_is_taken_back_later(
+    made: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [Unavailable("away"), ValueError("no")]
+    uncount, failing = Handling.uncount, [Unavailable("away too")]
+
+    async def uncount_later(handling: Handling, letter: Letter) -> None:
+        if failing:
+            raise failing.pop()
+        await uncount(handling, letter)
+
+    async def handle(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        if errors:
+            raise errors.pop(0)
+        await record(app, work, heard)
+
+    monkeypatch.setattr(Handling, "uncount", uncount_later)
+    await made.send_facts(made.fact("a", "1"))
+    await made.listen(made.hears(handle), attempts=2)
+    assert await made.handled(1) == ["1"]
+    assert not failing
 
 
 async def test_a_crash_in_the_middle_counts_as_an_attempt(made: Rig) -> None:

@@ -17,6 +17,7 @@ from services.chassis.errors import Conflict, Unavailable
 from services.chassis.facts import Heard, Hears
 from services.chassis.handling import PARKED_BEHIND, Handling
 from tests.chassis.kafka_rig import Failing, Rig, record, record_batch, rig, until
+from tests.locks import waiting
 
 
 @pytest.fixture
@@ -66,6 +67,32 @@ async def test_a_replay_keeps_the_order_and_opens_the_key(made: Rig, capsys: pyt
     assert await replay(made) == 0
     assert "0 replayed, 0 waiting" in capsys.readouterr().out
     assert await made.count("handled") == 4
+
+
+async def test_what_comes_while_the_last_dead_letter_of_its_key_is_replayed_is_not_parked(made: Rig) -> None:
+    await park(made, "bad")
+    reached, held = asyncio.Event(), asyncio.Event()
+
+    async def hold(app: Any, work: Transaction, heard: Heard[Any]) -> None:
+        # Here the replay has the letter in hand, and says in this transaction that the key is open.
+        reached.set()
+        await held.wait()
+
+    replaying = asyncio.create_task(replay(made, made.hears(hold)))
+    await reached.wait()
+    handling = Handling(made.service, made.database, made.hears(), made.app)
+    async with made.database.transaction() as other:
+        # The replay waits for this row until the later fact is at it, too.
+        await other.connection.execute("SELECT FROM parked_keys FOR UPDATE")
+        held.set()
+        await waiting(made.database)
+        await made.send_facts(made.fact("k", "2"))
+        (_, later) = await made.read(made.topic.name, 2)
+        parking = asyncio.create_task(handling.park(handling.decode(later), PARKED_BEHIND, 0, behind=True))
+        await waiting(made.database, 2)
+    assert await replaying == 0
+    assert not await parking
+    assert await made.count("dead_letters") == 0
 
 
 async def test_what_fails_again_stays_with_its_key_and_the_others_go_on(

@@ -280,6 +280,16 @@ async def test_while_inventory_is_away_for_good_nothing_is_decided(desk: Desk) -
     assert await desk.state(begun) == "rejected"
 
 
+async def test_an_order_within_patience_is_not_given_up(desk: Desk) -> None:
+    desk.inventory.away = True
+    begun = await _pending(desk)
+    assert await desk.ordering.sweep() == 1
+    assert await desk.state(begun) == "pending"
+    desk.inventory.away = False
+    await desk.ordering.sweep()
+    assert await desk.state(begun) == "confirmed"
+
+
 async def test_an_order_past_patience_is_confirmed_if_inventory_answers(desk: Desk) -> None:
     begun = await desk.begin(("shoe", 1))
     desk.inventory.away = True
