@@ -45,8 +45,8 @@ replay: proto ## hand a topic's dead letters back, in order: make replay SERVICE
 	@$(RUN) -m deploy.local run $(or $(SERVICE),$(error whose? make replay SERVICE=catalog TOPIC=…)) \
 		replay $(or $(TOPIC),$(error which? make replay SERVICE=catalog TOPIC=…))
 
-import: proto ## hand the shop another file: make import SERVICE=catalog FILE=products.tsv (or inventory, stock.tsv)
-	@$(RUN) -m deploy.local import $(or $(SERVICE),$(error whose? make import SERVICE=catalog FILE=products.tsv)) \
+import: proto ## hand the shop another file: make import SERVICE=catalog FILE=products.tsv [LOCALE=de] (or inventory)
+	@$(RUN) -m deploy.local import $(if $(LOCALE),--locale $(LOCALE)) $(or $(SERVICE),$(error whose? make import SERVICE=catalog FILE=products.tsv)) \
 		"$(or $(FILE),$(error which? make import SERVICE=$(SERVICE) FILE=<file>))"
 
 check: proto ## every static check; says at the end which failed

@@ -1,8 +1,9 @@
-"""Makes `products.tsv` (Google Merchant Center convention) and `stock.tsv`, always the same ones.
+"""Makes `products.tsv` (Google Merchant Center convention), its translations and `stock.tsv`, always the same ones.
 
     python -m deploy.demo_data.generate
 
-The feed's `availability` is wrong in places on purpose: stock decides what is listed, never the feed.
+The feed's `availability` is wrong in places on purpose: stock decides what is listed, never the feed. The translations
+have titles and descriptions, and prices in the currency of their country.
 """
 
 import random
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from deploy.demo_data import assortment
+from deploy.demo_data import assortment, translations
 from deploy.demo_data.assortment import Audience, Kind
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ SOLD_OUT_VARIANTS = 0.14
 WRONG_AVAILABILITY = 0.07
 LAST_PAIRS = 0.02
 CHILDRENS_PRICE = 0.6
+CROWNS_FOR_A_EURO = 25
 
 
 class Variant(NamedTuple):
@@ -50,6 +52,27 @@ class Variant(NamedTuple):
     product_type: str
     material: str
     condition: str
+
+
+class Translated(NamedTuple):
+    """One row of a translation; the names are the feed's columns."""
+
+    id: str
+    title: str
+    description: str
+    price: str
+
+
+class Wording(NamedTuple):
+    """What a product's texts are made of, in English."""
+
+    name: str
+    noun: str
+    audience: str
+    material: str
+    occasion: str
+    trait: str
+    fit: str
 
 
 Stock = dict[str, dict[str, int]]
@@ -80,24 +103,27 @@ def gtin13(number: int) -> str:
     return f"{digits}{-(odd + 3 * even) % 10}"
 
 
-def products(dice: Dice) -> list[Variant]:
-    """All variants, those of a product together."""
+def products(dice: Dice) -> tuple[list[Variant], dict[str, Wording]]:
+    """All variants, those of a product together; and the wording of each product by its id."""
     variants: list[Variant] = []
+    wordings: dict[str, Wording] = {}
     names: set[str] = set()
     number = 0
     for kind in assortment.KINDS:
         for _ in range(kind.products):
             number += 1
-            variants += _product(dice, kind, f"P{number:04d}", names, len(variants))
-    return variants
+            made, wordings[f"P{number:04d}"] = _product(dice, kind, f"P{number:04d}", names, len(variants))
+            variants += made
+    return variants, wordings
 
 
-def _product(dice: Dice, kind: Kind, group: str, names: set[str], made: int) -> list[Variant]:
+def _product(dice: Dice, kind: Kind, group: str, names: set[str], made: int) -> tuple[list[Variant], Wording]:
     audience = dice.pick(kind.audiences)
     brand, model = _name(dice, names)
     material = dice.pick(kind.materials)
     title = f"{brand} {model} {audience.title}{kind.noun}"
-    description = _description(dice, kind, material)
+    description, occasion, trait, fit = _description(dice, kind, material)
+    wording = Wording(f"{brand} {model}", kind.noun, audience.title, material, occasion, trait, fit)
     share = 1 if audience.age_group == "adult" else CHILDRENS_PRICE
     price = f"{int(dice.number(kind.cheapest, kind.dearest) * share)}.{dice.pick(('95', '90', '00'))} EUR"
     slug = title.lower().replace("'", "").replace(" ", "-")
@@ -130,7 +156,7 @@ def _product(dice: Dice, kind: Kind, group: str, names: set[str], made: int) -> 
                     condition="new",
                 )
             )
-    return variants
+    return variants, wording
 
 
 def _name(dice: Dice, taken: set[str]) -> tuple[str, str]:
@@ -148,17 +174,44 @@ def _sizes(dice: Dice, audience: Audience) -> tuple[str, ...]:
     return audience.sizes[first : first + count]
 
 
-def _description(dice: Dice, kind: Kind, material: str) -> str:
+def _description(dice: Dice, kind: Kind, material: str) -> tuple[str, str, str, str]:
+    """The text, and of what it is made: occasion, trait, fit."""
     shoe = "> Shoes >" in kind.path
     fit, fit_long = dice.pick(assortment.SHOE_FITS if shoe else assortment.CLOTHES_FITS)
-    opening = dice.pick(assortment.OPENINGS).format(
-        material=material,
-        material_first=material.capitalize(),
-        noun=kind.noun.lower(),
-        occasion=dice.pick(assortment.WALKS if shoe else assortment.DAYS),
+    template = dice.pick(assortment.OPENINGS)
+    occasion = dice.pick(assortment.WALKS if shoe else assortment.DAYS)
+    opening = template.format(
+        material=material, material_first=material.capitalize(), noun=kind.noun.lower(), occasion=occasion
     )
-    closing = dice.pick(assortment.CLOSINGS).format(trait=dice.pick(kind.traits), fit=fit, fit_long=fit_long)
-    return f"{opening} {closing}"
+    closing_template = dice.pick(assortment.CLOSINGS)
+    trait = dice.pick(kind.traits)
+    return f"{opening} {closing_template.format(trait=trait, fit=fit, fit_long=fit_long)}", occasion, trait, fit
+
+
+def translated(variants: Sequence[Variant], wordings: dict[str, Wording], locale: str) -> list[Translated]:
+    """The same assortment in another language, in the same order."""
+    place = translations.LANGUAGES[locale]
+    rows = []
+    for variant in variants:
+        words = wordings[variant.item_group_id]
+        noun = translations.NOUNS[words.noun][place]
+        description = translations.TEMPLATES[place].format(
+            noun=noun,
+            material=translations.MATERIALS[words.material][place],
+            occasion=translations.OCCASIONS[words.occasion][place],
+            trait=translations.TRAITS[words.trait][place],
+            fit=translations.FITS[words.fit][place],
+        )
+        title = f"{words.name} {noun}{translations.AUDIENCES[words.audience][place]}"
+        price = _in_crowns(variant.price) if locale == "cs" else variant.price
+        rows.append(Translated(variant.id, title, description, price))
+    return rows
+
+
+def _in_crowns(euros: str) -> str:
+    """In whole tens, as prices in crowns are."""
+    cents = int(euros.removesuffix(" EUR").replace(".", ""))
+    return f"{(cents * CROWNS_FOR_A_EURO + 500) // 1000 * 10}.00 CZK"
 
 
 def stock_of(variants: Sequence[Variant], dice: Dice) -> Stock:
@@ -213,13 +266,20 @@ def _likeness(variant: Variant) -> tuple[str, str, str, str]:
 
 
 def files() -> dict[str, str]:
-    """Both files by name, as they are committed."""
+    """All files by name, as they are committed."""
     dice = Dice(SEED)
-    variants = products(dice)
+    variants, wordings = products(dice)
     stock = stock_of(variants, dice)
     feed = [_with_availability(variant, in_stock(stock, variant.id), dice) for variant in variants]
     rows = [(sku, place, str(pieces)) for sku, places in stock.items() for place, pieces in places.items()]
-    return {"products.tsv": _tsv(Variant._fields, feed), "stock.tsv": _tsv(("sku", "location", "quantity"), rows)}
+    return {
+        "products.tsv": _tsv(Variant._fields, feed),
+        "stock.tsv": _tsv(("sku", "location", "quantity"), rows),
+        **{
+            f"products.{locale}.tsv": _tsv(Translated._fields, translated(variants, wordings, locale))
+            for locale in translations.LANGUAGES
+        },
+    }
 
 
 def _with_availability(variant: Variant, there: bool, dice: Dice) -> Variant:
@@ -232,7 +292,7 @@ def _tsv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Write both files beside this script and say what is in them."""
+    """Write all files beside this script and say what is in them."""
     for name, text in files().items():
         (HERE / name).write_text(text, encoding="utf-8", newline="\n")
         print(f"{name}: {text.count(chr(10)) - 1} rows, {len(text.encode()) // 1000} kB")

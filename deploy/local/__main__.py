@@ -125,6 +125,7 @@ def _arguments() -> argparse.Namespace:
     imports = commands.add_parser("import")
     imports.add_argument("service")
     imports.add_argument("file", type=Path)
+    imports.add_argument("--locale", default="")
     tokens = commands.add_parser("token")
     tokens.add_argument("role", choices=ROLES)
     for name in ("customer", "agent", "service"):
@@ -151,7 +152,7 @@ def main() -> int:
             case "run":
                 return run(stack, given.service, given.arguments)
             case "import":
-                return import_file(stack, given.service, given.file)
+                return import_file(stack, given.service, given.file, given.locale)
             case "token":
                 token(stack, given)
     except (StackError, ValueError) as error:

@@ -14,8 +14,11 @@ from .stack import Stack
 COMMANDS = {"catalog": "import-products", "inventory": "import-stock"}
 
 
-def import_file(stack: Stack, service: str, file: Path) -> int:
-    """Run the service's own import as an operator; returns its exit code. Raises StackError when there is none."""
+def import_file(stack: Stack, service: str, file: Path, locale: str = "") -> int:
+    """Run the service's own import as an operator; returns its exit code. Raises StackError when there is none.
+
+    `locale`: of a product feed in another language than the shop's own.
+    """
     command = COMMANDS.get(service)
     if command is None:
         takes = " or ".join(f"make import SERVICE={name} FILE=<file>" for name in COMMANDS)
@@ -28,4 +31,5 @@ def import_file(stack: Stack, service: str, file: Path) -> int:
         token.write_text(stack.mint("operator"))
         called = [sys.executable, "-m", f"services.{service}", command, str(file.absolute())]
         called += ["--address", stack.address(service), "--token-file", str(token)]
+        called += ["--locale", locale] if locale else []
         return subprocess.run(called, cwd=ROOT, check=False).returncode

@@ -15,7 +15,7 @@ from services.catalog import consumers, price_clock, publishes
 from services.catalog.back_in_stock import BackInStock
 from services.catalog.changes import Changes
 from services.catalog.clients import InventoryClient
-from services.catalog.feed_commands import import_file
+from services.catalog.feed_commands import export_file, import_file
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, ReferralApi, Shop
 from services.catalog.rebuilding import Rebuilding
@@ -158,6 +158,7 @@ SERVICE = Service(
     build=Catalog,
     commands={
         "import-products": ("take in a product feed", import_file),
+        "export-products": ("write the feed of what can be shipped now", export_file),
         "rebuild": ("rebuild the copy of stock from its topic, while catalog answers", rebuild),
     },
 )

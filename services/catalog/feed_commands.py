@@ -1,4 +1,4 @@
-"""The commands that bring a product feed to the service."""
+"""The commands that bring a product feed to the service, and that write one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TextIO
 import grpc
 
 from services.catalog.feed_file import FeedFile, Progress, UnusableFile, batches, opened
+from services.catalog.feed_writer import FeedWriter
 from shop.catalog.v1 import records_pb2 as pb
 from shop.catalog.v1 import records_pb2_grpc as rpc
 
@@ -49,6 +50,38 @@ async def import_file(arguments: Sequence[str]) -> int:
         return 1
     progress.end()
     print(progress.summary)
+    return 0
+
+
+async def export_file(arguments: Sequence[str]) -> int:
+    """The command `export-products`: writes the feed of what can be shipped now, row by row.
+
+    Rows go to a file beside it, which takes its name when it is whole. An export that was stopped goes on where it was
+    when it is run again. Returns 0 when the file is whole, 1 when the service stopped, 2 when it cannot be written.
+    """
+    parser = _parser("export-products", "Write the product feed of what can be shipped now (TSV).")
+    parser.add_argument("--locale", default="", help="language of the texts; empty is the shop's own")
+    parser.add_argument("--currency", default="", help="currency of the prices; empty is the shop's own")
+    given = parser.parse_args(arguments)
+    part = given.file.with_name(f"{given.file.name}.{given.locale or 'own'}.{given.currency or 'own'}.part")
+    try:
+        with FeedWriter(part) as writer:
+            if writer.last_sku:
+                print(f"{given.file.name}: going on after {writer.last_sku}", file=sys.stderr)
+            request = pb.ExportProductsRequest(
+                after_sku=writer.last_sku, locale=given.locale, currency_code=given.currency
+            )
+            async with _service(given) as service:
+                async for answer in service.stub.ExportProducts(request, metadata=service.metadata):
+                    writer.write(answer.rows)
+        part.replace(given.file)
+    except OSError as error:
+        print(f"{given.file}: {error}", file=sys.stderr)
+        return 2
+    except grpc.aio.AioRpcError as error:
+        print(f"the export stopped: {error.code().name} {error.details()}; run it again", file=sys.stderr)
+        return 1
+    print(f"{given.file.name}: {writer.rows} rows")
     return 0
 
 

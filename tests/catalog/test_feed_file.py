@@ -29,14 +29,14 @@ async def target(shelf: Shelf, issuer: Issuer) -> AsyncIterator[str]:
 class Command:
     def __init__(self, folder: Path, target: str, token: str) -> None:
         self._folder = folder
-        self._target = target
+        self.target = target
         self.token_file = folder / "operator"
         self.token_file.write_text(token)
 
     async def __call__(self, content: str | bytes, name: str = "feed.tsv") -> int:
         file = self._folder / name
         file.write_bytes(content.encode() if isinstance(content, str) else content)
-        return await import_file([str(file), "--address", self._target, "--token-file", str(self.token_file)])
+        return await import_file([str(file), "--address", self.target, "--token-file", str(self.token_file)])
 
 
 @pytest.fixture

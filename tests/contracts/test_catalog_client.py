@@ -18,7 +18,7 @@ from services.chassis.values import from_money
 from shop.catalog.v1 import records_pb2 as pb
 from tests.fakes.catalog import FakeCatalog
 
-Sell = Callable[[str, str, str], Awaitable[None]]
+Sell = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,11 @@ def catalog(request: pytest.FixtureRequest, database: Database) -> tuple[FakeCat
     """A catalog, and what puts something on sale there."""
     fake, real = FakeCatalog(), CatalogAdminApi(database, Shop("en", "EUR"))
 
-    async def sell_at_fake(sku: str, title: str, price: str) -> None:
-        fake.sell(sku, title, price)
+    async def sell_at_fake(sku: str, title: str, price: str, currency: str = "EUR") -> None:
+        fake.sell(sku, title, price, currency)
 
-    async def sell_at_real(sku: str, title: str, price: str) -> None:
-        row = pb.FeedRow(line=2, fields={"id": sku, "title": title, "price": f"{price} EUR"})
+    async def sell_at_real(sku: str, title: str, price: str, currency: str = "EUR") -> None:
+        row = pb.FeedRow(line=2, fields={"id": sku, "title": title, "price": f"{price} {currency}"})
         with acting_as(caller_of({"role": "operator", "sub": "olga"})):
             answer = await real.ImportProducts(pb.ImportProductsRequest(rows=[row]))
         assert not answer.problems
@@ -69,3 +69,16 @@ async def test_a_new_price_counts_at_once(catalog: tuple[FakeCatalog | CatalogAd
     await sell(sku, "A plain shoe", "55.00")
     answer = await calls.BatchGetVariants(pb.BatchGetVariantsRequest(skus=[sku]))
     assert [from_money(one.price) for one in answer.variants] == [Decimal("55.00")]
+
+
+async def test_what_is_not_sold_in_a_currency_has_no_price_in_it(
+    catalog: tuple[FakeCatalog | CatalogAdminApi, Sell],
+) -> None:
+    calls, sell = catalog
+    euros, crowns = uuid4().hex, uuid4().hex
+    await sell(euros, "A plain shoe", "60.90")
+    await sell(crowns, "A sturdy boot", "2500", "CZK")
+    for currency, priced in (("", euros), ("EUR", euros), ("CZK", crowns)):
+        answer = await calls.BatchGetVariants(pb.BatchGetVariantsRequest(skus=[euros, crowns], currency_code=currency))
+        assert {one.title for one in answer.variants} == {"A plain shoe", "A sturdy boot"}
+        assert [one.sku for one in answer.variants if one.HasField("price")] == [priced]

@@ -39,7 +39,12 @@ def test_making_it_again_gives_the_same_files() -> None:
 def test_the_script_writes_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "HERE", tmp_path)
     generate.main()
-    assert {file.name for file in tmp_path.iterdir()} == {"products.tsv", "stock.tsv"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "products.tsv",
+        "products.de.tsv",
+        "products.cs.tsv",
+        "stock.tsv",
+    }
 
 
 def test_it_is_large_enough_to_be_real_and_small_enough_to_be_kept(feed: list[Row]) -> None:
@@ -134,3 +139,27 @@ def test_last_pairs_have_other_sizes_and_alternatives(feed: list[Row], pieces: d
             if (other["product_type"], other["size"]) == (row["product_type"], row["size"])
         }
         assert len(alike - {row["item_group_id"]}) >= 2
+
+
+@pytest.mark.parametrize(("locale", "currency"), [("de", "EUR"), ("cs", "CZK")])
+def test_a_translation_has_the_same_assortment_in_its_own_words_and_currency(
+    feed: list[Row], locale: str, currency: str
+) -> None:
+    rows = read(f"products.{locale}.tsv")
+    assert [row["id"] for row in rows] == [row["id"] for row in feed]
+    for row, english in zip(rows, feed, strict=True):
+        assert all(row.values()), row
+        assert row["description"] != english["description"]
+        assert "{" not in row["title"] + row["description"]
+        assert row["title"].startswith(english["brand"])
+        assert len(row["title"]) <= 150, "the convention's limit"
+        assert re.fullmatch(rf"\d+\.\d{{2}} {currency}", row["price"])
+
+
+def test_variants_of_a_product_are_translated_alike(feed: list[Row]) -> None:
+    products = {row["id"]: row["item_group_id"] for row in feed}
+    for locale in ("de", "cs"):
+        texts = defaultdict(set)
+        for row in read(f"products.{locale}.tsv"):
+            texts[products[row["id"]]].add((row["title"], row["description"], row["price"]))
+        assert all(len(found) == 1 for found in texts.values())

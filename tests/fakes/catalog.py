@@ -15,15 +15,25 @@ class FakeCatalog:
 
     def __init__(self) -> None:
         self.away = False
-        self._variants: dict[str, catalog_pb2.Variant] = {}
+        # By SKU and currency.
+        self._variants: dict[str, dict[str, catalog_pb2.Variant]] = {}
 
     def sell(self, sku: str, title: str, price: str, currency: str = "EUR") -> None:
-        """This is sold from now on, at this price."""
-        self._variants[sku] = catalog_pb2.Variant(sku=sku, title=title, price=to_money(Decimal(price), currency))
+        """This is sold from now on, in that currency at this price."""
+        variant = catalog_pb2.Variant(sku=sku, title=title, price=to_money(Decimal(price), currency))
+        self._variants.setdefault(sku, {})[currency] = variant
 
     async def BatchGetVariants(self, request: pb.BatchGetVariantsRequest) -> pb.BatchGetVariantsResponse:
         if self.away:
             raise Unavailable("catalog does not answer", reason="CATALOG_AWAY")
+        currency = request.currency_code or "EUR"
         return pb.BatchGetVariantsResponse(
-            variants=[self._variants[sku] for sku in request.skus if sku in self._variants]
+            variants=[_priced(self._variants[sku], currency) for sku in request.skus if sku in self._variants]
         )
+
+
+def _priced(by_currency: dict[str, catalog_pb2.Variant], currency: str) -> catalog_pb2.Variant:
+    if currency in by_currency:
+        return by_currency[currency]
+    [any_of_them, *_] = by_currency.values()
+    return catalog_pb2.Variant(sku=any_of_them.sku, title=any_of_them.title)

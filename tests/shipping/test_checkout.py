@@ -64,6 +64,7 @@ async def test_refuses_with_numbers_and_holds_nothing(desk: Desk) -> None:
     with pytest.raises(NotNow) as refused:
         await desk.begin(("dollar", 1))
     assert refused.value.reason == "CURRENCY_NOT_SOLD"
+    assert refused.value.details == {"sku": "dollar", "currency": "EUR"}
     assert desk.inventory.free("shoe") == 10
     assert not await desk.database.fetch("SELECT FROM checkouts")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ..__main__ import local_stack
 from ..errors import StackError
@@ -14,6 +15,7 @@ from ..stack import Stack
 from .story import StepFailed, told
 
 DATA = ROOT / "deploy" / "demo_data"
+TRANSLATIONS = ("de", "cs")
 
 
 def main() -> int:
@@ -29,11 +31,22 @@ def main() -> int:
 
 
 def fill(stack: Stack) -> None:
-    """Takes in the product feed and the stock file. Running it again changes nothing. Raises `StepFailed`."""
-    for service, file in (("catalog", DATA / "products.tsv"), ("inventory", DATA / "stock.tsv")):
-        code = import_file(stack, service, file)
-        if code:
-            raise StepFailed(f"import of {file.name}", f"exit code {code}")
+    """Takes in the product feed, then its translations and the stock file at once. Run again, it changes nothing.
+
+    Raises `StepFailed`.
+    """
+    _import(stack, "catalog", "products.tsv")
+    with ThreadPoolExecutor() as pool:
+        rest = [pool.submit(_import, stack, "catalog", f"products.{locale}.tsv", locale) for locale in TRANSLATIONS]
+        rest.append(pool.submit(_import, stack, "inventory", "stock.tsv"))
+    for imported in rest:
+        imported.result()
+
+
+def _import(stack: Stack, service: str, name: str, locale: str = "") -> None:
+    code = import_file(stack, service, DATA / name, locale)
+    if code:
+        raise StepFailed(f"import of {name}", f"exit code {code}")
 
 
 async def play(stack: Stack) -> None:

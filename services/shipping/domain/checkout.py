@@ -26,7 +26,7 @@ class UnknownSku(NotNow):
 
 
 class CurrencyNotSold(NotNow):
-    """A price stands in another currency than the one we sell in."""
+    """It has no price in the currency of the order."""
 
     reason = "CURRENCY_NOT_SOLD"
 

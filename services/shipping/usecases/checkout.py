@@ -85,7 +85,8 @@ async def forget_unordered(tx: Transaction, kept_for: timedelta, limit: int = 20
 
 
 async def _priced(wanted: Mapping[str, int], catalog: Catalog) -> list[Line]:
-    answer = await catalog.BatchGetVariants(records_pb2.BatchGetVariantsRequest(skus=list(wanted)))
+    request = records_pb2.BatchGetVariantsRequest(skus=list(wanted), currency_code=CURRENCY)
+    answer = await catalog.BatchGetVariants(request)
     sold = {variant.sku: variant for variant in answer.variants}
     lines = []
     for sku, quantity in wanted.items():
@@ -93,7 +94,7 @@ async def _priced(wanted: Mapping[str, int], catalog: Catalog) -> list[Line]:
         if variant is None:
             raise UnknownSku(f"{sku} is not sold here", sku=sku)
         if variant.price.currency_code != CURRENCY:
-            raise CurrencyNotSold(f"{sku} has no price in {CURRENCY}", sku=sku, currency=variant.price.currency_code)
+            raise CurrencyNotSold(f"{sku} has no price in {CURRENCY}", sku=sku, currency=CURRENCY)
         lines.append(Line(sku, variant.title, quantity, from_money(variant.price)))
     return lines
 
