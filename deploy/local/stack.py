@@ -167,12 +167,15 @@ class Stack(Addresses):
         known = {each.name: each for each in self._parts()} | self._replicas
         self._await(known[part], may_die=True)
 
-    def start_replica(self, name: str) -> str:
-        """One more process of a service, ready, with ports of its own; returns its address. It ends with the stack."""
+    def start_replica(self, name: str, **settings: str) -> str:
+        """One more process of a service, ready, with ports of its own; returns its address. It ends with the stack.
+
+        `settings` replace those it would run with.
+        """
         replica = f"{name}-{sum(1 for each in self._replicas if each.startswith(name)) + 2}"
         free = Ports.free((replica, f"{replica}-metrics"))
         self.ports = Ports({**self.ports.numbers, **free.numbers})
-        environment = self.environment(name, replica, f"{replica}-metrics")
+        environment = self.environment(name, replica, f"{replica}-metrics") | settings
         log = self.supervisor.log(f"{replica}-migrate")
         part = service.part(replica, name, environment, log, (), (replica, f"{replica}-metrics"), migrates=False)
         self._replicas[replica] = part

@@ -62,6 +62,9 @@ class Catalog:
             meter.create_counter("shop.catalog.asked", description="Answers past the bound, by inventory's.").add,
         )
         meter.create_observable_gauge("shop.catalog.staleness", [self._staleness], "s", "Age of the copy of stock.")
+        meter.create_observable_counter(
+            "shop.catalog.bound_breaches", [self._breaches], description="How often the copy went past the bound."
+        )
         meter.create_observable_gauge(
             "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
         )
@@ -79,6 +82,9 @@ class Catalog:
             runtime.database, self._inventory, timedelta(seconds=settings.back_in_stock_retry_seconds)
         )
         waiting = BackInStockApi(runtime.database, self.back_in_stock, self.hotline, settings.back_in_stock_limit)
+        meter.create_observable_gauge(
+            "shop.catalog.open_lists", [self._open_streams], description="Open lists that are being followed."
+        )
         self.servicers: Sequence[Servicer] = [
             ("shop.catalog.v1.CatalogService", storefront),
             ("shop.catalog.v1.BackInStockService", waiting),
@@ -88,6 +94,7 @@ class Catalog:
         self.background: Sequence[Callable[[], Awaitable[None]]] = [
             self.reconcile,
             self.move_prices,
+            self._freshness.keep_looking,
             self.changes.run,
             self._open_lists.watches.run,
             self.back_in_stock.run,
@@ -121,6 +128,12 @@ class Catalog:
 
     def _staleness(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self._freshness.age_seconds)]
+
+    def _breaches(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(self._freshness.breaches)]
+
+    def _open_streams(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(self._open_lists.watches.open)]
 
     def _clock_ahead(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(self.reconciliation.clock_ahead_seconds)]

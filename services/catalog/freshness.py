@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
 
 from services.catalog import queries
 from services.chassis.database import Database
+from services.chassis.errors import Refusal
+
+log = logging.getLogger(__name__)
 
 # How long one reading serves this process; the time since then counts as age.
 READING_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 NEVER = datetime.fromtimestamp(0, UTC)
 
 
@@ -24,6 +30,21 @@ class Freshness:
         self._age = float("inf")
         self._read = float("-inf")
         self._reading = asyncio.Lock()
+        # How often the copy went past the bound.
+        self.breaches = 0
+
+    async def keep_looking(self) -> None:
+        """Looks again and again, also when nobody asks: for what is measured."""
+        was_past = False
+        while True:
+            with suppress(Refusal):
+                await self.stale_since()
+            is_past = self.age_seconds > self.bound_seconds
+            if is_past and not was_past:
+                self.breaches += 1
+                log.warning("the copy of stock is past its bound", extra={"age_seconds": round(self.age_seconds, 1)})
+            was_past = is_past
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def stale_since(self) -> datetime | None:
         """None while the copy is within the bound; otherwise the time up to which it was last known to be right.

@@ -1,5 +1,7 @@
 """Commit to hidden: from inventory's commit to catalog's list without the size, against a bare Kafka round trip.
 
+Once through the replica of catalog that hears of it, once through one that owns no partition and is told by the other.
+
 Measured from the time in the ledger, which is a moment before the commit, to the first answer of the list without the
 SKU, asked for every half millisecond by one caller.
 """
@@ -45,6 +47,15 @@ class Size:
 def commit_to_hidden(bench: Bench) -> list[Row]:
     shop = bench.shop
     shop.all()
+    hears = shop.stack.address("catalog")
+    return [
+        _measured(bench, "commit to hidden", hears),
+        _measured(bench, "commit to hidden, by another replica", shop.deaf_catalog),
+    ]
+
+
+def _measured(bench: Bench, title: str, address: str) -> Row:
+    shop = bench.shop
     sizes = _sizes(shop)
     hidings, round_trips = int(bench.seconds * HIDINGS_PER_SECOND), int(bench.seconds * ROUND_TRIPS_PER_SECOND)
     turns = count()
@@ -52,28 +63,26 @@ def commit_to_hidden(bench: Bench) -> list[Row]:
 
         def hide() -> Run:
             began = time.perf_counter()
-            micros = [_hide(shop, prober, sizes[next(turns) % len(sizes)]) for _ in range(hidings)]
+            micros = [_hide(shop, prober, sizes[next(turns) % len(sizes)], address) for _ in range(hidings)]
             return Run(time.perf_counter() - began, micros)
 
         ours, ruler = measure(
             bench,
             {
-                "commit to hidden": lambda _: shop.measured([], hide),
+                title: lambda _: shop.measured([], hide),
                 "bare Kafka round trip": lambda _: shop.measured([], lambda: kafka.run("run", calls=round_trips)),
             },
         )
     every = [micros for run in ours.runs for micros in run.micros]
-    return [
-        Row(
-            "commit to hidden",
-            (ours, ruler),
-            [
-                Ratio("median", paired(ours, ruler, lambda run: run.milliseconds(50)), at_most=3),
-                Ratio(f"ms: p99 of all {len(every)}", percentile(every, 99) / 1000, at_most=100),
-            ],
-            "one at a time; a list of few products is asked for every half millisecond",
-        )
-    ]
+    return Row(
+        title,
+        (ours, ruler),
+        [
+            Ratio("median", paired(ours, ruler, lambda run: run.milliseconds(50)), at_most=3),
+            Ratio(f"ms: p99 of all {len(every)}", percentile(every, 99) / 1000, at_most=100),
+        ],
+        "one at a time; a list of few products is asked for every half millisecond",
+    )
 
 
 def _sizes(shop: Shop) -> Sequence[Size]:
@@ -98,9 +107,10 @@ def _sizes(shop: Shop) -> Sequence[Size]:
     ]
 
 
-def _hide(shop: Shop, prober: Prober, size: Size) -> int:
-    """Takes all there is of a size, gives it back, and returns the microseconds until it was hidden."""
-    listing = shop.target("catalog", f"{CATALOG}/ListProducts", "customer", customer_id="bench"), size.listed
+def _hide(shop: Shop, prober: Prober, size: Size, address: str) -> int:
+    """Takes all there is of a size, gives it back, and returns the microseconds until a catalog had hidden it."""
+    target = shop.target("catalog", f"{CATALOG}/ListProducts", "customer", customer_id="bench").at(address)
+    listing = target, size.listed
     # The field `sku` of a variant, as it stands in the answer.
     needle = catalog.Variant(sku=size.sku).SerializeToString()
     taking = inventory.ReserveStockRequest(

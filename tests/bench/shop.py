@@ -59,6 +59,11 @@ class Shop:
         """One answer."""
         return answers(target, [request], Load(callers=1, connections=1))[0]
 
+    @cached_property
+    def deaf_catalog(self) -> str:
+        """The address of a replica of catalog that hears nothing from Kafka: it owns no partition, and cannot."""
+        return self.stack.start_replica("catalog", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
     # -- what is there
 
     @cached_property

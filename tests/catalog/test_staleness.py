@@ -171,3 +171,40 @@ async def test_every_replica_reads_what_another_heard_and_its_reading_ages(
     monkeypatch.setattr(freshness, "READING_SECONDS", 3600.0)
     clock += 20
     assert await replica.stale_since() is not None
+
+
+async def test_what_is_measured_of_it(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Age, breaches of the bound and how answers past it went, as Prometheus reads them; also when nobody asks."""
+    monkeypatch.setattr(freshness, "READING_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "LOOK_SECONDS", 0.01)
+
+    def measured(name: str, **labels: str) -> float:
+        return shelf.telemetry._registry.get_sample_value(name, labels) or 0.0
+
+    looking = asyncio.create_task(shelf.app._freshness.keep_looking())
+    try:
+        async with asyncio.timeout(20):
+            while not 0 < measured("shop_catalog_staleness_seconds") < 60:
+                await asyncio.sleep(0.01)
+            for breaches in (1, 2):
+                await shelf.database.pool.execute(
+                    "UPDATE watermarks SET as_of = as_of - interval '1 hour' WHERE partition_number = 1"
+                )
+                while measured("shop_catalog_bound_breaches_total") < breaches:
+                    await asyncio.sleep(0.01)
+                assert measured("shop_catalog_staleness_seconds") > 60
+                await shelf.be_fresh()
+                while measured("shop_catalog_staleness_seconds") > 60:
+                    await asyncio.sleep(0.01)
+            assert measured("shop_catalog_bound_breaches_total") == 2
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    await shelf.feed({"id": "a"})
+    await shelf.stock(a=1)
+    await shelf.be_stale()
+    await list_all(shelf)
+    shelf.inventory.away = True
+    await list_all(shelf)
+    assert measured("shop_catalog_asked_total", outcome="answered") == 1
+    assert measured("shop_catalog_asked_total", outcome="unanswered") == 1
