@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
     )
     holds_per_customer: int = Field(20, ge=1, description="open holds one customer may have")
     holds_per_guest: int = Field(5, ge=1, description="open holds a customer without an account may have")
-    holds_per_peer: int = Field(100, ge=1, description="open holds all callers from one address may have together")
+    holds_per_peer: int = Field(500, ge=1, description="open holds all callers from one address may have together")
     waiting_holds_per_customer: int = Field(20, ge=1, description="turns of one waiting customer open at once")
     units_per_line: int = Field(100, ge=1, description="units of one SKU one hold may take")
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
+from services.chassis.access import Caller, acting_as
 from services.chassis.errors import InvalidInput, NotFound, NotNow, Unavailable
+from services.chassis.peers import calling_from
 from services.chassis.requests import RequestIdReused
 from services.chassis.values import to_datetime
 from services.shipping import store
@@ -18,7 +20,18 @@ from services.shipping.domain.delivery import DestinationNotServed
 from services.shipping.sealing import AddressSeal
 from shop.inventory.v1 import inventory_pb2 as stock
 from shop.shipping.v1 import shipping_pb2 as pb
-from tests.shipping.conftest import ADDRESS, OTHER, PHONE, Desk, amount, as_caller, checkout_request, order_request
+from tests.shipping.conftest import (
+    ADDRESS,
+    AGENT,
+    CUSTOMER,
+    OTHER,
+    PHONE,
+    Desk,
+    amount,
+    as_caller,
+    checkout_request,
+    order_request,
+)
 
 
 async def test_shows_prices_promise_terms_and_the_total(desk: Desk) -> None:
@@ -171,6 +184,18 @@ async def test_the_newest_key_seals() -> None:
     old, new = Fernet.generate_key(), Fernet.generate_key()
     sealed = AddressSeal(f"{new.decode()},{old.decode()}").seal(ADDRESS)
     assert pb.Address.FromString(Fernet(new).decrypt(sealed)) == ADDRESS
+
+
+async def test_a_hold_says_where_the_customer_calls_from_and_the_goods_go(desk: Desk) -> None:
+    async def asked(caller: Caller) -> stock.ReserveStockRequest:
+        with acting_as(caller), calling_from("p1"):
+            await desk.begin(("shoe", 1))
+        return [one for one in desk.inventory.asked if isinstance(one, stock.ReserveStockRequest)][-1]
+
+    mine = await asked(CUSTOMER)
+    assert (mine.peer, mine.country) == ("p1", "AT")
+    # All desks of the hotline are one place, and order for many.
+    assert (await asked(AGENT)).peer == ""
 
 
 async def test_an_expired_hold_marks_the_checkout_and_never_an_order(desk: Desk) -> None:
