@@ -88,16 +88,18 @@ async def test_late_repeated_and_reordered_facts_count_each_unit_once(queue: Que
 
 
 async def test_a_copy_that_is_built_anew_counts_nothing_twice(queue: Queue) -> None:
-    for name in ("ann", "ben"):
+    """By the comparison, or from the beginning of the topic."""
+    for name in ("ann", "ben", "cid"):
         await queue.subscribe(name)
-    await queue.arrive()
-    fact = await queue.level()
+    queue.shelf.inventory.receive("one", 2)
+    await queue.shelf.hear(HISTORY[-1])
     await queue.shelf.database.pool.execute("TRUNCATE stock_copy")
     await reconciliation(queue.shelf).compare(settle=False)
     await queue.shelf.database.pool.execute("TRUNCATE stock_copy")
-    await queue.shelf.hear(fact)
+    for fact in HISTORY:
+        await queue.shelf.hear(fact)
     await queue.sweep()
-    assert await queue.told() == ["ann"]
+    assert await queue.told() == ["ann", "ben"]
 
 
 async def test_a_unit_whose_fact_was_lost_is_found_by_the_comparison_and_counted_once(queue: Queue) -> None:
