@@ -167,6 +167,9 @@ async def test_both_sides_of_a_transfer_are_heard_at_once_and_are_no_arrival(que
 
 
 async def test_whoever_lets_it_lapse_is_followed_by_the_next_once(queue: Queue) -> None:
+    await queue.arrive()
+    cart = await queue.cart()
+    await queue.hear_level()
     for name in ("ann", "ben", "cid"):
         await queue.subscribe(name)
     await queue.arrive()
@@ -174,6 +177,8 @@ async def test_whoever_lets_it_lapse_is_followed_by_the_next_once(queue: Queue) 
     lapsed = await queue.expires("ann")
     await queue.hears_fact(lapsed)
     await queue.sweep()
+    # Heard again while there is a unit that is nobody's turn.
+    await queue.release(cart)
     await queue.hears_fact(lapsed)
     await queue.sweep()
     assert await queue.told() == ["ann", "ben"]
