@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from time import monotonic
+from uuid import uuid4
 
 import asyncpg
 
@@ -67,6 +68,8 @@ class Changes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # So that a process does not hear its own words.
+        self._name = uuid4().hex
         self._listeners: list[Listener] = []
         self._to_send: set[str] = set()
         self._something_to_send = asyncio.Event()
@@ -122,7 +125,7 @@ class Changes:
             self._something_to_send.clear()
             told, self._to_send = sorted(self._to_send), set()
             with suppress(*AWAY):  # the others read, too
-                for payload in payloads(told):
+                for payload in payloads(self._name, told):
                     await self._database.pool.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
 
     async def _hear(self) -> None:
@@ -157,7 +160,9 @@ class Changes:
             await asyncio.sleep(FORGET_SECONDS)
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._told(json.loads(str(payload)))
+        sender, product_ids = json.loads(str(payload))
+        if sender != self._name:
+            self._told(product_ids)
 
     def _told(self, product_ids: Collection[str] | None) -> None:
         for listener in self._listeners:
@@ -169,18 +174,18 @@ def xmin(snapshot: str) -> int:
     return int(snapshot.partition(":")[0])
 
 
-def payloads(product_ids: Sequence[str]) -> list[str]:
-    """The ids as JSON lists that fit into a NOTIFY each."""
+def payloads(sender: str, product_ids: Sequence[str]) -> list[str]:
+    """The ids, with who sends them, in words that fit into a NOTIFY each."""
     found: list[str] = []
     part: list[str] = []
-    size = 2
+    room = PAYLOAD_BYTES - len(sender)
     for product_id in product_ids:
-        length = len(json.dumps(product_id)) + 1
-        if size + length > PAYLOAD_BYTES:
-            found.append(json.dumps(part, separators=(",", ":")))
-            part, size = [], 2
+        size = len(json.dumps(product_id)) + 1
+        if room < size:
+            found.append(json.dumps([sender, part], separators=(",", ":")))
+            part, room = [], PAYLOAD_BYTES - len(sender)
         part.append(product_id)
-        size += length
+        room -= size
     if part:
-        found.append(json.dumps(part, separators=(",", ":")))
+        found.append(json.dumps([sender, part], separators=(",", ":")))
     return found

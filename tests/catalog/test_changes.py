@@ -174,7 +174,24 @@ async def test_a_change_that_is_rolled_back_is_not_told(shelf: Shelf) -> None:
 
 def test_however_many_ids_fit_into_words_of_the_allowed_size() -> None:
     ids = [f"{number}-" + "ä" * 58 for number in range(1000)]
-    words = changes.payloads(ids)
-    assert [one for word in words for one in json.loads(word)] == ids
+    words = changes.payloads("me", ids)
+    assert [one for word in words for one in json.loads(word)[1]] == ids
+    assert {json.loads(word)[0] for word in words} == {"me"}
     assert max(len(word.encode()) for word in words) < 8000
-    assert changes.payloads([]) == []
+    assert changes.payloads("me", []) == []
+
+
+async def test_a_process_hears_of_its_own_changes_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "POLL_SECONDS", 3600.0)
+    heard: list[list[str]] = []
+    async with running(shelf.app.changes) as here:
+        await listeners_there(shelf, 1)
+        here.feed.listen(lambda ids: heard.append(sorted(ids or ())))
+        async with shelf.database.transaction() as tx:
+            await changes.note(tx, ["a"])
+        await here.until("a")
+        await shelf.database.pool.execute(
+            "SELECT pg_notify('products', $1)", changes.payloads("somebody else", ["b"])[0]
+        )
+        await here.until("b")  # comes after our own word
+    assert heard == [["a"], ["b"]]
