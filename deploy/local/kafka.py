@@ -63,8 +63,7 @@ JAVA_OPTIONS = (
 )
 
 
-def part(state: Path, ports: Ports, more: str = "") -> Part:
-    """`more`: further lines of the broker's configuration; they win over ours."""
+def part(state: Path, ports: Ports) -> Part:
     home = state / "kafka"
     config, data = home / "server.properties", home / "data"
     bootstrap = f"{HOST}:{ports['kafka']}"
@@ -75,7 +74,7 @@ def part(state: Path, ports: Ports, more: str = "") -> Part:
         jars.classpath("kafka", say)
         home.mkdir(exist_ok=True)
         config.write_text(
-            SERVER.format(host=HOST, broker=ports["kafka"], controller=ports["kafka-controller"], data=data) + more
+            SERVER.format(host=HOST, broker=ports["kafka"], controller=ports["kafka-controller"], data=data)
         )
         if not (data / "meta.properties").exists():
             say("formatting the log directory")

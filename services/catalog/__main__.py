@@ -20,10 +20,11 @@ from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, ReferralApi, Shop
 from services.catalog.rebuilding import Rebuilding
 from services.catalog.reconciliation import Reconciliation
+from services.catalog.search.finding import Finding
+from services.catalog.search.upkeep import Upkeep
 from services.catalog.settings import Settings
 from services.catalog.window import Window
 from services.chassis import kafka, logs, telemetry
-from services.chassis.brokers import Brokers
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal
 from services.chassis.grpc_client import Peer
@@ -36,6 +37,9 @@ from services.chassis.waiting import every
 from shop.contact.v1.contact_options_pb2 import ContactOptions
 
 log = logging.getLogger(__name__)
+
+# Between two sums of what was added to the counts of the window.
+SUM_UP_SECONDS = 5.0
 
 
 class Catalog:
@@ -53,7 +57,7 @@ class Catalog:
         self.reconciliation = Reconciliation(
             runtime.database,
             self._inventory,
-            lambda: kafka.partition_count(Brokers.of(settings), consumers.STOCK),
+            lambda: kafka.partition_count(settings.kafka_bootstrap_servers, consumers.STOCK),
             meter.create_counter("shop.catalog.drift", description="Places where the copy was wrong, by kind.").add,
         )
         window = Window(
@@ -61,6 +65,7 @@ class Catalog:
             self._freshness,
             self._inventory,
             meter.create_counter("shop.catalog.asked", description="Answers past the bound, by inventory's.").add,
+            Finding(runtime.database, settings.shop_currency),
         )
         meter.create_observable_gauge("shop.catalog.staleness", [self._staleness], "s", "Age of the copy of stock.")
         meter.create_observable_counter(
@@ -69,6 +74,7 @@ class Catalog:
         meter.create_observable_gauge(
             "shop.catalog.inventory_clock", [self._clock_ahead], "s", "How far inventory's clock is ahead of ours."
         )
+        self.upkeep = Upkeep(runtime.database)
         self.hotline = Latest(runtime.database, "hotline", ContactOptions(phone_number=settings.hotline_phone_number))
         shop = Shop(settings.shop_locale, settings.shop_currency)
         self._open_lists = OpenLists(runtime.database, self.changes, window, shop, self._freshness, self.hotline)
@@ -100,6 +106,7 @@ class Catalog:
             self._open_lists.watches.run,
             self.back_in_stock.run,
             self.prune,
+            self.sum_up,
         ]
 
     async def reconcile(self) -> None:
@@ -114,8 +121,14 @@ class Catalog:
         """Has prices begin and end by the clock."""
         await price_clock.keep_moving(self._database)
 
+    async def sum_up(self) -> None:
+        """Keeps the counts of the window short."""
+        await every(SUM_UP_SECONDS, self.upkeep.sum_up)
+
     async def ready(self) -> None:
-        """Catalog answers once its copy was compared, or could not be for some seconds."""
+        """Catalog answers once all products can be searched and its copy was compared, or could not be for some
+        seconds."""
+        await self.upkeep.describe_all()
         await self.reconciliation.begin()
 
     async def close(self) -> None:
@@ -150,7 +163,7 @@ async def rebuild(_arguments: Sequence[str]) -> int:
     telling = asyncio.create_task(app.changes.run())
     try:
         await database.open()
-        await Rebuilding(database, Brokers.of(loaded), app, app.reconciliation).run()
+        await Rebuilding(database, loaded.kafka_bootstrap_servers, app, app.reconciliation).run()
     except (*OUTAGES, Refusal, RemoteError, KafkaError) as error:
         log.warning("not rebuilt: run it again", extra={"error": type(error).__name__})
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from shop.inventory.events.v1.facts_pb2 import (
     StockWatermark,
     WaitingHoldUsed,
 )
+from shop.shipping.events.v1.facts_pb2 import OrderPlaced
 
 STOCK = "shop.inventory.stock.v1"
 
@@ -72,6 +74,20 @@ async def lock_customers(app: object, tx: Transaction, told: Sequence[Any]) -> N
     await queueing.lock_customers(tx, (fact.customer_id for fact in told))
 
 
+async def on_order_placed(app: object, tx: Transaction, heard: Heard[OrderPlaced]) -> None:
+    """What is ordered much stands further up."""
+    told = heard.message
+    units: Counter[str] = Counter()
+    for item in told.items:
+        units[item.sku] += item.quantity
+    await usecases.hear_order(tx, units, to_datetime(told.order_time))
+
+
+async def lock_ordered(app: object, tx: Transaction, told: Sequence[Any]) -> None:
+    """The products of all these orders."""
+    await usecases.lock_ordered(tx, (item.sku for order in told for item in order.items))
+
+
 async def on_hotline_status_changed(app: Any, tx: Transaction, heard: Heard[HotlineStatusChanged]) -> None:
     """Contact says who is there to answer."""
     told = heard.message
@@ -86,5 +102,6 @@ HEARS = (
         lock_ahead=lock_reservations,
     ),
     Hears("shop.contact.privacy.v1", {CustomerForgotten: on_customer_forgotten}, lock_ahead=lock_customers),
+    Hears("shop.shipping.orders.v1", {OrderPlaced: on_order_placed}, lock_ahead=lock_ordered),
     Hears("shop.contact.hotline.v1", {HotlineStatusChanged: on_hotline_status_changed}),
 )

@@ -57,58 +57,37 @@ class Audience:
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list is narrowed to; an empty text narrows nothing. One variant must have size, colour and gender."""
-
-    brand: str = ""
-    category: str = ""
-    size: str = ""
-    color: str = ""
-    gender: str = ""
-
-
-async def page(
-    database: Database, audience: Audience, filters: Filters, after: str, limit: int
-) -> list[asyncpg.Record]:
-    """The sellable variants of the products of a page, by product id and size; `matches` says which fit the filters."""
-    arguments: list[object] = [audience.currency, audience.locales, after, limit]
-
-    def argument(value: object) -> str:
-        arguments.append(value)
-        return f"${len(arguments)}"
-
-    products = ["p.listed", "p.product_id > $3"]
-    if filters.brand:
-        products.append(f"p.brand = {argument(filters.brand)}")
-    if filters.category:
-        products.append(
-            f"p.category >= {argument(filters.category)} AND p.category < {argument(_end(filters.category))}"
-        )
-    wanted = [
-        f"v.{name} = {argument(value)}"
-        for name, value in (("size", filters.size), ("color", filters.color), ("gender", filters.gender))
-        if value
-    ]
-    matches = " AND ".join(wanted) or "true"
-    products.append(
-        f"EXISTS (SELECT FROM variants v JOIN {_PRICED} WHERE v.product_id = p.product_id AND {SELLABLE} AND {matches})"
-    )
+async def shelf(database: Database, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """The sellable variants of some products, in the order in which the products are given, by size."""
     return await database.fetch(
-        f"WITH p AS MATERIALIZED ("
-        f"SELECT * FROM products p WHERE {' AND '.join(products)} ORDER BY p.product_id LIMIT $4"
+        "WITH p AS MATERIALIZED (SELECT p.*, asked.place FROM unnest($3::text[]) WITH ORDINALITY"
+        " AS asked(product_id, place) JOIN products p ON p.product_id = asked.product_id)"
         # Product by product: the planner, which cannot know how few they are, would read all variants of the shop.
-        f") {_SHELF}, {matches} AS matches FROM p CROSS JOIN LATERAL ("
+        f" {_SHELF} FROM p CROSS JOIN LATERAL ("
         f"SELECT v.* FROM variants v WHERE v.product_id = p.product_id AND {SELLABLE} OFFSET 0) v"
-        f" JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS} {_IN_ORDER} ORDER BY p.product_id, nth",
-        *arguments,
+        f" JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS} {_IN_ORDER} ORDER BY p.place, nth",
+        audience.currency,
+        audience.locales,
+        product_ids,
     )
+
+
+async def named(database: Database, article: str) -> list[str]:
+    """Products in the window with this id, or a variant of this SKU or GTIN."""
+    rows = await database.fetch(
+        f"SELECT v.product_id FROM variants v WHERE {SELLABLE} AND v.sku = $1"
+        f" UNION SELECT v.product_id FROM variants v WHERE {SELLABLE} AND v.product_id = $1"
+        f" UNION SELECT v.product_id FROM variants v WHERE {SELLABLE} AND v.gtin = $1 AND v.gtin <> ''"
+        " ORDER BY product_id LIMIT 100",
+        article,
+    )
+    return [row["product_id"] for row in rows]
 
 
 async def products(database: Database, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
     """The sellable variants of some products, by product id and size."""
     return await database.fetch(
-        f"{_SHELF}, true AS matches FROM products p JOIN variants v ON v.product_id = p.product_id AND {SELLABLE}"
+        f"{_SHELF} FROM products p JOIN variants v ON v.product_id = p.product_id AND {SELLABLE}"
         f" JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS}"
         f" WHERE p.product_id = ANY($3::text[]) {_IN_ORDER} ORDER BY p.product_id, nth",
         audience.currency,
@@ -121,7 +100,7 @@ async def whole(database: Database, audience: Audience, product_ids: Sequence[st
     """All variants of some products by product id and size, each with whether it is for sale at all (`offered`) and
     whether it may be shown (`shown`); no rows of a draft."""
     return await database.fetch(
-        f"{_SHELF}, true AS matches, v.published AND c.sku IS NOT NULL AS offered,"
+        f"{_SHELF}, v.published AND c.sku IS NOT NULL AS offered,"
         f" {SELLABLE} AND c.sku IS NOT NULL AS shown"
         f" FROM products p JOIN variants v USING (product_id) LEFT JOIN {_PRICED} {_IN_WORDS} {_PRODUCT_IN_WORDS}"
         f" WHERE p.product_id = ANY($3::text[]) AND p.state <> 'DRAFT' {_IN_ORDER} ORDER BY p.product_id, nth",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from services.catalog import publishes, queueing
 from services.catalog.domain.feed import FeedVariant
-from services.catalog.store import feed, stock
-from services.catalog.store.refreshing import plan_for_few
+from services.catalog.store import feed, searching, stock
+from services.catalog.store.refreshing import lock_products_of, plan_for_few, share_feed
 from services.catalog.store.stock import Level
 from services.chassis.database import Transaction
 
@@ -44,6 +44,18 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
     if watermarks:
         await stock.reach(tx.connection, watermarks)
     return turns
+
+
+async def lock_ordered(tx: Transaction, skus: Iterable[str]) -> None:
+    """The products of these SKUs, of all orders that are heard together in one order."""
+    await share_feed(tx.connection)
+    await lock_products_of(tx.connection, sorted(set(skus)))
+
+
+async def hear_order(tx: Transaction, units: Mapping[str, int], time: datetime) -> None:
+    """So many units of each SKU were ordered: their products are more popular."""
+    await lock_ordered(tx, units)
+    await searching.order(tx.connection, units, time)
 
 
 async def heal_stock(tx: Transaction, levels: Sequence[Level], asked: datetime) -> list[str]:

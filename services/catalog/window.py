@@ -7,7 +7,7 @@ have any more is taken out; when it does not answer either, the answer says sinc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
@@ -16,7 +16,12 @@ from services.catalog import queries
 from services.catalog.clients import InventoryClient
 from services.catalog.domain.alternatives import Article, Likeness, nearest
 from services.catalog.freshness import Freshness
-from services.catalog.queries import Audience, Filters
+from services.catalog.queries import Audience
+from services.catalog.search.asking import Question
+from services.catalog.search.counting import Counted, Value
+from services.catalog.search.finding import Finding
+from services.catalog.search.listing import Place
+from services.catalog.search.suggesting import Suggestion
 from services.catalog.store import referrals
 from services.chassis.database import Database
 from services.chassis.errors import NotFound, Refusal
@@ -63,11 +68,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the window, and the product it goes on after, if there may be more."""
+    """A page of the window, and the place it goes on after, if there may be more."""
 
     products: Sequence[ShownProduct]
-    last: str | None
+    last: Place | None
     unconfirmed_since: datetime | None
+    # What was looked for instead of the query.
+    instead: str
+    # None where nobody asked for it.
+    counted: Counted | None
 
 
 class Window:
@@ -79,23 +88,51 @@ class Window:
         freshness: Freshness,
         inventory: InventoryClient,
         count_asked: Callable[[int, dict[str, str]], None],
+        finding: Finding,
     ) -> None:
         self._database = database
+        self._finding = finding
         self._freshness = freshness
         self._inventory = inventory
         self._count_asked = count_asked
 
-    async def page(self, audience: Audience, filters: Filters, after: str, size: int) -> Page:
-        """Products by their id, after one."""
+    async def page(self, question: Question, instead: str, after: Place | None, size: int, *, count: bool) -> Page:
+        """What answers a question, after a place; `instead` as `Finding.find` has it."""
         stale_since = await self._freshness.stale_since()
-        rows = await queries.page(self._database, audience, filters, after, size)
-        listed = _products(rows)
+        search = await self._finding.find(question, instead, after, size)
+        rows = await self._shelf(question.audience, [each.product_id for each in search.found])
         confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
-        shown = [ShownProduct(head, _kept(variants, confirmed)) for head, variants in listed]
+        shown = [ShownProduct(head, _kept(variants, confirmed)) for head, variants in _products(rows)]
         # What is left of a product must still be what was asked for.
-        shown = [product for product in shown if any(one.row["matches"] for one in product.variants)]
-        last = listed[-1][0]["product_id"] if len(listed) == size else None
-        return Page(shown, last, unconfirmed_since)
+        shown = [product for product in shown if any(question.fits(one.row) for one in product.variants)]
+        counted = await self._finding.count(search) if count else None
+        more = search.wanted is not None and len(search.found) == size
+        return Page(shown, search.found[-1].place if more else None, unconfirmed_since, search.instead, counted)
+
+    async def suggestions(
+        self, audience: Audience, typed: str, most: int
+    ) -> tuple[Sequence[Suggestion], datetime | None]:
+        """Brands, categories and products that begin with what was typed; and since when that is not confirmed."""
+        stale_since = await self._freshness.stale_since()
+        suggested = await self._finding.suggesting.suggest(typed, audience.currency, most)
+        rows = await self._shelf(audience, [each.product_id for each in suggested if each.product_id])
+        confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
+        titles = {
+            head["product_id"]: head["product_title"]
+            for head, variants in _products(rows)
+            if any(row["sku"] in confirmed for row in variants)
+        }
+        shown = [
+            replace(each, text=titles[each.product_id]) if each.product_id else each
+            for each in suggested
+            if not each.product_id or each.product_id in titles
+        ]
+        return shown, unconfirmed_since
+
+    async def categories(self, parent: str, currency: str) -> tuple[Sequence[Value], datetime | None]:
+        """Those below one, with the number of their products; and since when that is not confirmed."""
+        stale_since = await self._freshness.stale_since()
+        return await self._finding.suggesting.categories(parent, currency), stale_since
 
     async def product(self, audience: Audience, product_id: str, sku: str = "") -> Opened:
         """A product, and what else there is when it, or the variant that was looked for, is sold out.
@@ -137,6 +174,9 @@ class Window:
         if not rows:
             raise NotFound("there is no such SKU", sku=sku)
         return await self._alternatives(audience, _article(rows[0]), most, stale_since)
+
+    async def _shelf(self, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
+        return await queries.shelf(self._database, audience, product_ids) if product_ids else []
 
     async def _whole(
         self, audience: Audience, product_ids: Sequence[str], stale_since: datetime | None

@@ -51,7 +51,15 @@ def position(request: Message, kinds: Sequence[type], field: str = "page_token")
             return [_part(part, kind) for part, kind in zip(json.loads(body), kinds, strict=True)]
     except (binascii.Error, ValueError, OverflowError, TypeError, RecursionError):
         pass
-    raise InvalidInput([(field, "is not a token of this list with these filters; start without one")])
+    raise wrong_token(field)
+
+
+def wrong_token(field: str = "page_token") -> InvalidInput:
+    """What a token is answered with that is not one of ours, or is of another question."""
+    return InvalidInput(
+        [(field, "is not a token of this list with these filters; start without one")],
+        reason="INVALID_PAGE_TOKEN",
+    )
 
 
 def _part(part: object, kind: type) -> str | int | datetime:

@@ -24,7 +24,7 @@ TOPICS = {
     "shop.inventory.stock.v1": ("inventory", {"catalog"}),
     "shop.inventory.reservations.v1": ("inventory", {"catalog", "shipping"}),
     "shop.catalog.products.v1": ("catalog", {"contact"}),
-    "shop.shipping.orders.v1": ("shipping", {"inventory", "loyalty", "contact"}),
+    "shop.shipping.orders.v1": ("shipping", {"inventory", "catalog", "loyalty", "contact"}),
     "shop.shipping.shipments.v1": ("shipping", {"inventory", "loyalty", "contact"}),
     "shop.loyalty.upgrades.v1": ("loyalty", {"shipping", "contact"}),
     "shop.loyalty.standing.v1": ("loyalty", {"contact"}),
@@ -148,7 +148,7 @@ def test_browsers_can_make_every_storefront_call() -> None:
 
 
 def test_mutations_carry_a_request_id() -> None:
-    reads = ("Get", "List", "BatchGet", "Watch", "Quote", "Explain", "Audit", "Export")
+    reads = ("Get", "List", "Suggest", "BatchGet", "Watch", "Quote", "Explain", "Audit", "Export")
     # Idempotent by what they say: an import by its rows, a heartbeat by being one, a scan by the carrier's own id.
     by_content = {"ImportStock", "ImportProducts", "SendHeartbeat", "RecordScan"}
     for method in rpcs():

@@ -16,9 +16,10 @@ from google.protobuf.message import Message
 from deploy.local.stack import Stack
 from services.catalog.__main__ import SERVICE as CATALOG
 from services.catalog.__main__ import Catalog
-from services.catalog.consumers import STOCK, on_stock
+from services.catalog.consumers import STOCK, on_order_placed, on_stock
 from services.catalog.grpc_api import CatalogAdminApi, CatalogApi
 from services.catalog.settings import Settings
+from services.catalog.store.refreshing import refresh
 from services.chassis import kafka
 from services.chassis.access import Caller, acting_as, caller_of
 from services.chassis.consumption import Consumption
@@ -37,6 +38,7 @@ from shop.catalog.v1 import catalog_pb2 as pb
 from shop.catalog.v1 import records_pb2 as records
 from shop.inventory.events.v1.facts_pb2 import StockLevelChanged, StockWatermark
 from shop.inventory.v1 import inventory_pb2 as inventory
+from shop.shipping.events.v1.facts_pb2 import OrderedItem, OrderPlaced
 from tests.chassis.grpc_rig import INVENTORY, Issuer, issuing, serving, stand_in
 from tests.fakes.inventory import FakeInventory
 
@@ -47,6 +49,7 @@ SQL = Path("services/catalog/sql")
 PARTITIONS = range(3)
 TABLES = (
     "products, product_texts, variants, variant_texts, prices, current_prices, product_history, product_changes, "
+    "product_words, product_popularity, search_tokens, search_rows, search_prices, search_counts, "
     "stock_copy, received, subscriptions, forgotten, referrals, watermarks, inventory_clock, rebuilding, "
     "latest, outbox, inbox, requests, attempts"
 )
@@ -129,6 +132,22 @@ class Shelf:
         """Inventory has so much of each SKU, and catalog heard so."""
         levels = [self.inventory.put(sku, units) for sku, units in free.items()]
         await self.hear(*(level_changed(level.sku, level.free, level.version) for level in levels))
+
+    async def stock_at(self, rows: Sequence[dict[str, str]]) -> None:
+        """Inventory has what a stock file says, and catalog heard so."""
+        await self.hear(*(level_changed(row["sku"], int(row["quantity"]), 1, row["location"]) for row in rows))
+
+    async def refresh(self, product_id: str) -> None:
+        """Brings the window up to records that the test has changed."""
+        async with self.database.transaction() as tx:
+            await refresh(tx, [product_id])
+
+    async def ordered(self, sku: str, units: int, *, ago: timedelta = timedelta(0)) -> None:
+        """Somebody ordered so many units."""
+        time = to_timestamp(await self.now() - ago)
+        order = OrderPlaced(items=[OrderedItem(sku=sku, quantity=units)], order_time=time)
+        async with self.database.transaction() as tx:
+            await on_order_placed(self.app, tx, heard(order))
 
     async def listed(self, **filters: str) -> dict[str, list[str]]:
         """The whole list: SKUs by product id."""

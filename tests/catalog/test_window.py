@@ -175,9 +175,11 @@ async def test_pages_hold_everything_once_while_stock_changes(shelf: Shelf) -> N
     names = [f"p{number:02}" for number in range(25)]
     await shelf.feed(*({"id": name} for name in names))
     await shelf.stock(**dict.fromkeys(names, 1))
-    first = await shelf.storefront.ListProducts(pb.ListProductsRequest(page_size=10))
+    by_name = pb.ListProductsRequest(page_size=10, order_by=pb.PRODUCT_ORDER_NAME)
+    first = await shelf.storefront.ListProducts(by_name)
     await shelf.stock(p05=0, p15=0)
-    second = await shelf.storefront.ListProducts(pb.ListProductsRequest(page_size=10, page_token=first.next_page_token))
+    by_name.page_token = first.next_page_token
+    second = await shelf.storefront.ListProducts(by_name)
     assert [product.product_id for product in first.products] == names[:10]
     assert [product.product_id for product in second.products] == [*names[10:15], *names[16:21]]
     with pytest.raises(InvalidInput, match="page_token"):
@@ -276,6 +278,8 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         {"product_id": "half", "sku": "half-41"},
         {"product_id": "gone", "sku": "gone-42"},
     ],
+    "SuggestProducts": [{"prefix": "a"}, {"prefix": "shoe"}, {"prefix": "we"}],
+    "ListCategories": [{}],
     "WatchProducts": [{"product_ids": ["full", "half", "gone", "near", "none"]}],
     "ListAlternatives": [{"sku": "gone-42"}, {"sku": "half-41"}, {"sku": "full-42"}],
 }

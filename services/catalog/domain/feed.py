@@ -210,6 +210,12 @@ def category(product_type: str) -> str:
     return "".join(part + CATEGORY_SEPARATOR for part in parts if part)
 
 
+def above(category: str) -> list[str]:
+    """A category and all above it, from the root, each as `category` writes it."""
+    steps = category.split(CATEGORY_SEPARATOR)[:-1]
+    return [CATEGORY_SEPARATOR.join(steps[:count]) + CATEGORY_SEPARATOR for count in range(1, len(steps) + 1)]
+
+
 def product_type(category: str) -> str:
     """The path as people write it."""
     return category.removesuffix(CATEGORY_SEPARATOR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +16,8 @@ from google.type.money_pb2 import Money
 from services.catalog.domain.feed import product_type
 from services.catalog.domain.locales import fallbacks
 from services.catalog.queries import Audience
+from services.catalog.search.counting import Value
+from services.catalog.search.suggesting import Suggestion
 from services.catalog.window import ShownAlternative, ShownProduct
 from services.chassis.values import to_money, to_timestamp
 from shop.catalog.v1 import catalog_pb2 as pb
@@ -84,6 +86,27 @@ def alternative_messages(alternatives: Iterable[ShownAlternative]) -> list[pb.Al
     return [
         pb.Alternative(product=product_message(each.product), reasons=each.likeness.reasons()) for each in alternatives
     ]
+
+
+def facet_messages(facets: Mapping[str, Sequence[Value]]) -> list[pb.Facet]:
+    """The values of each attribute, and how many products have each."""
+    return [
+        pb.Facet(
+            attribute=attribute,
+            values=[pb.FacetValue(value=each.value, product_count=each.products) for each in values],
+        )
+        for attribute, values in facets.items()
+    ]
+
+
+def suggestion_message(suggestion: Suggestion) -> pb.Suggestion:
+    """What somebody who types may mean."""
+    return pb.Suggestion(
+        kind=pb.SuggestionKind.Value(f"SUGGESTION_KIND_{suggestion.kind.name}"),
+        text=suggestion.text,
+        product_id=suggestion.product_id,
+        product_count=suggestion.products,
+    )
 
 
 def since(instant: datetime | None) -> Timestamp | None:

@@ -7,17 +7,21 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from services.catalog.answers import KeptAnswers
 from services.catalog.domain.feed import category
 from services.catalog.freshness import Freshness
-from services.catalog.grpc_api.messages import Shop, alternative_messages, product_message, since
+from services.catalog.grpc_api import questions
+from services.catalog.grpc_api.messages import (
+    Shop,
+    alternative_messages,
+    facet_messages,
+    product_message,
+    since,
+    suggestion_message,
+)
 from services.catalog.grpc_api.referrals import referral_message
-from services.catalog.queries import Filters
 from services.catalog.window import Window
 from services.chassis import pages
-from services.chassis.errors import InvalidInput
 from services.chassis.latest import Latest
 from shop.catalog.v1 import catalog_pb2 as pb
 from shop.contact.v1.contact_options_pb2 import ContactOptions
-
-ATTRIBUTES = ("brand", "category", "size", "color", "gender")
 
 
 class CatalogApi:
@@ -38,22 +42,46 @@ class CatalogApi:
         # None of these looks at who asks.
         self.keepers: Mapping[str, KeptAnswers] = {
             "ListProducts": KeptAnswers(freshness, hotline, _listed_ids),
+            "SuggestProducts": KeptAnswers(freshness, hotline, _suggested_ids),
+            "ListCategories": KeptAnswers(freshness, hotline, lambda _: ()),
             "GetProduct": KeptAnswers(freshness, hotline, _product_ids),
             "ListAlternatives": KeptAnswers(freshness, hotline, _alternative_ids),
         }
 
     async def ListProducts(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
         size = pages.size(request.page_size, usual=24, most=100)
-        position = pages.position(request, (str,))
-        filters = _filters(request.filters)
-        page = await self._window.page(
-            self._shop.audience(request), filters, str(position[0]) if position else "", size
-        )
+        question = questions.question(request, self._shop.audience(request))
+        instead, after = questions.place(request, question.order)
+        page = await self._window.page(question, instead, after, size, count=request.facets)
         return pb.ListProductsResponse(
             products=map(product_message, page.products),
-            next_page_token=pages.token(request, (page.last,)) if page.last else "",
+            next_page_token=questions.token(request, page.instead, page.last) if page.last else "",
             contact_options=await self._hotline.read(),
             unconfirmed_since=since(page.unconfirmed_since),
+            total_size=page.counted.total if page.counted else 0,
+            estimated=page.counted is not None and page.counted.estimated,
+            facets=facet_messages(page.counted.facets) if page.counted else (),
+            corrected_query=page.instead,
+        )
+
+    async def SuggestProducts(self, request: pb.SuggestProductsRequest) -> pb.SuggestProductsResponse:
+        size = pages.size(request.page_size, usual=8, most=20)
+        suggestions, unconfirmed_since = await self._window.suggestions(
+            self._shop.audience(request), request.prefix, size
+        )
+        return pb.SuggestProductsResponse(
+            suggestions=map(suggestion_message, suggestions),
+            contact_options=await self._hotline.read(),
+            unconfirmed_since=since(unconfirmed_since),
+        )
+
+    async def ListCategories(self, request: pb.ListCategoriesRequest) -> pb.ListCategoriesResponse:
+        currency = request.currency_code or self._shop.currency
+        found, unconfirmed_since = await self._window.categories(category(request.parent), currency)
+        return pb.ListCategoriesResponse(
+            categories=[pb.Category(product_type=each.value, product_count=each.products) for each in found],
+            contact_options=await self._hotline.read(),
+            unconfirmed_since=since(unconfirmed_since),
         )
 
     async def GetProduct(self, request: pb.GetProductRequest) -> pb.GetProductResponse:
@@ -78,25 +106,8 @@ class CatalogApi:
         )
 
 
-def _filters(wanted: Iterable[pb.Filter]) -> Filters:
-    """Raises `InvalidInput` for an attribute that is not known, that stands twice, or has several values."""
-    values: dict[str, str] = {}
-    for number, one in enumerate(wanted):
-        if one.attribute not in ATTRIBUTES:
-            raise InvalidInput(
-                [(f"filters[{number}].attribute", f"must be one of {', '.join(ATTRIBUTES)}")],
-                reason="UNKNOWN_ATTRIBUTE",
-            )
-        if one.attribute in values or len(one.values) > 1:
-            raise InvalidInput([(f"filters[{number}].attribute", "each attribute once, with one value")])
-        values[one.attribute] = one.values[0]
-    return Filters(
-        values.get("brand", ""),
-        category(values.get("category", "")),
-        values.get("size", ""),
-        values.get("color", ""),
-        values.get("gender", "").lower(),
-    )
+def _suggested_ids(answer: pb.SuggestProductsResponse) -> Iterable[str]:
+    return (suggestion.product_id for suggestion in answer.suggestions if suggestion.product_id)
 
 
 def _listed_ids(answer: pb.ListProductsResponse) -> Iterable[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from services.catalog import changes
 from services.catalog.publishes import ListingChanged
+from services.catalog.store.searching import refresh_search
 from services.chassis.database import Connection, Transaction
 
 # Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
@@ -42,6 +43,15 @@ async def lock_products(connection: Connection, product_ids: Sequence[str]) -> N
     )
 
 
+async def lock_products_of(connection: Connection, skus: Sequence[str]) -> None:
+    """Locks the products of these SKUs in their order."""
+    await connection.execute(
+        "SELECT FROM products WHERE product_id IN (SELECT v.product_id FROM variants v WHERE v.sku = ANY($1::text[]))"
+        " ORDER BY product_id FOR NO KEY UPDATE",
+        skus,
+    )
+
+
 async def follow_state(connection: Connection, product_ids: Sequence[str]) -> None:
     """Marks the variants of these locked products with whether it is published."""
     await connection.execute(
@@ -59,8 +69,8 @@ async def refresh(tx: Transaction, product_ids: Sequence[str]) -> list[ListingCh
     """
     if not product_ids:
         return []
-    # In one statement: whoever hides what went waits for each.
-    rows = await tx.connection.fetch(f"WITH noted AS ({changes.NOTE}) SELECT * FROM refresh_listed($1)", product_ids)
-    tx.tell(product_ids)
+    rows = await tx.connection.fetch("SELECT * FROM refresh_listed($1)", product_ids)
     found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
+    await refresh_search(tx.connection, product_ids)
+    await changes.note(tx, product_ids)
     return sorted(found, key=lambda listing: listing.product_id)
