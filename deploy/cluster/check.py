@@ -11,7 +11,7 @@ from pathlib import Path
 
 import kubernetes_validate
 
-from deploy.cluster import pod_rules, shop_rules
+from deploy.cluster import pod_rules, shop_rules, tls_rules
 from deploy.cluster.manifests import BuildError, Manifests, Problem, build, where
 
 HERE = Path(__file__).parent
@@ -57,6 +57,7 @@ RULES: tuple[Rule, ...] = (
     pod_rules.secrets_are_files,
     pod_rules.images_are_pinned,
     pod_rules.commands_fit_one_image,
+    tls_rules.tls_is_on,
 )
 
 

@@ -107,6 +107,17 @@ def containers(workload: Object) -> list[Object]:
     return [*spec.get("containers", []), *spec.get("initContainers", [])]
 
 
+def mounted(workload: Object, container: Object, kind: str, name: str) -> dict[str, str]:
+    """Where a container finds volumes of a kind, by the name of what is mounted."""
+    volumes = {
+        volume["name"]: volume[kind].get(name, "?")
+        for volume in pod_spec(workload).get("volumes", [])
+        if kind in volume
+    }
+    mounts = container.get("volumeMounts", [])
+    return {volumes[mount["name"]]: mount["mountPath"] for mount in mounts if mount["name"] in volumes}
+
+
 def selected(labels: dict[str, str], workloads: list[Object]) -> list[Object]:
     """Workloads whose pods carry all of these labels."""
     return [workload for workload in workloads if labels.items() <= pod_labels(workload).items()]

@@ -7,13 +7,14 @@ from deploy.cluster.manifests import (
     Object,
     Problem,
     containers,
+    mounted,
     name_of,
     pod_spec,
     ports_in,
     service_of,
     where,
 )
-from deploy.cluster.topology import GRPC_PORT, METRICS_PORT, SECRETS, TOKEN_AUDIENCE
+from deploy.cluster.topology import GRPC_PORT, HEALTH_PORT, METRICS_PORT, SECRETS, TOKEN_AUDIENCE
 
 STOP_SECONDS = 30
 """What a process may take once it refuses new calls: finish those that run, stop consumers, close pools."""
@@ -65,7 +66,7 @@ def containers_have_limits(manifests: Manifests) -> Iterator[Problem]:
 
 
 def servers_are_probed(manifests: Manifests) -> Iterator[Problem]:
-    """Three gRPC probes; being alive is asked apart from being able to serve."""
+    """Three gRPC probes, on the port without TLS; being alive is asked apart from being able to serve."""
     for server in manifests.of("Deployment"):
         for container in containers(server):
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -73,8 +74,8 @@ def servers_are_probed(manifests: Manifests) -> Iterator[Problem]:
                 if grpc is None:
                     yield Problem(where(server), f"no gRPC {probe}")
                     continue
-                if grpc.get("port") != GRPC_PORT:
-                    yield Problem(where(server), f"{probe} asks port {grpc.get('port')}, the server is on {GRPC_PORT}")
+                if grpc.get("port") != HEALTH_PORT:
+                    yield Problem(where(server), f"{probe} asks port {grpc.get('port')}, health is on {HEALTH_PORT}")
                 asked = grpc.get("service", "")
                 if asked != ("" if probe == "readinessProbe" else "liveness"):
                     yield Problem(where(server), f"{probe} asks for health of {asked!r}")
@@ -89,12 +90,13 @@ def ports_exist(manifests: Manifests) -> Iterator[Problem]:
                 yield Problem(where(candidate), f"{key} {port} is not between {lowest} and 65535")
     for server in manifests.of("Deployment"):
         found = {port.get("name"): port.get("containerPort") for c in containers(server) for port in c.get("ports", [])}
-        if found != {"grpc": GRPC_PORT, "metrics": METRICS_PORT}:
+        if found != {"grpc": GRPC_PORT, "metrics": METRICS_PORT, "health": HEALTH_PORT}:
             yield Problem(where(server), f"ports are {found}")
         told = manifests.environment(server)
         for setting, value in {
             "GRPC_HOST": "0.0.0.0",
             "GRPC_PORT": str(GRPC_PORT),
+            "GRPC_HEALTH_PORT": str(HEALTH_PORT),
             "METRICS_HOST": "0.0.0.0",
             "METRICS_PORT": str(METRICS_PORT),
         }.items():
@@ -156,7 +158,7 @@ def identity_is_a_token_for_the_shop(manifests: Manifests) -> Iterator[Problem]:
 
 
 def secrets_are_files(manifests: Manifests) -> Iterator[Problem]:
-    """No Secret and no secret value in a manifest; each service mounts its own Secret at SECRETS_DIR."""
+    """No Secret and no secret value in a manifest; each service mounts its own two, and no other."""
     names = frozenset().union(*SECRETS.values())
     for secret in manifests.of("Secret"):
         yield Problem(where(secret), "secrets are made in the cluster, never here")
@@ -177,13 +179,10 @@ def secrets_are_files(manifests: Manifests) -> Iterator[Problem]:
 
 
 def _mounted(manifests: Manifests, workload: Object, container: Object) -> Iterator[Problem]:
-    secrets = {
-        volume["name"]: volume["secret"].get("secretName")
-        for volume in pod_spec(workload).get("volumes", [])
-        if "secret" in volume
-    }
-    mounts = {secrets[m["name"]]: m["mountPath"] for m in container.get("volumeMounts", []) if m["name"] in secrets}
-    wanted = {f"{service_of(workload)}-secrets": manifests.environment(workload).get("SECRETS_DIR")}
+    mounts = mounted(workload, container, "secret", "secretName")
+    told, service = manifests.environment(workload), service_of(workload)
+    certificate = told.get("GRPC_TLS_CERT_FILE", "").rpartition("/")[0]
+    wanted = {f"{service}-secrets": told.get("SECRETS_DIR"), f"{service}-tls": certificate}
     if mounts != wanted:
         yield Problem(where(workload), f"mounts the secrets {mounts}, must be {wanted}")
 

@@ -13,7 +13,7 @@ from deploy.cluster.manifests import (
     service_of,
     where,
 )
-from deploy.cluster.topology import CALLS, GRPC_PORT, METRICS_PORT, SERVICES, address_setting, environment
+from deploy.cluster.topology import CALLS, GRPC_PORT, METRICS_PORT, OPTIONAL, SERVICES, address_setting, environment
 
 KNOWN_KINDS = frozenset(
     {
@@ -74,7 +74,7 @@ def services_are_told_what_they_need(manifests: Manifests) -> Iterator[Problem]:
         wanted = environment(service) if service in CALLS else frozenset()
         for name in sorted(wanted - told.keys()):
             yield Problem(where(workload), f"is not told {name}")
-        for name in sorted(told.keys() - wanted):
+        for name in sorted(told.keys() - wanted - OPTIONAL):
             yield Problem(where(workload), f"is told {name}, which it does not need")
         for called in CALLS.get(service, ()):
             target = f"dns:///{called}-headless:{GRPC_PORT}"
@@ -158,15 +158,13 @@ def calls_are_those_of_the_table(manifests: Manifests) -> Iterator[Problem]:
 
 
 def pods_reach_what_they_stand_on(manifests: Manifests) -> Iterator[Problem]:
-    """Names, PostgreSQL, Kafka, collector; and servers are reached by the gateway and by Prometheus."""
+    """Names, PostgreSQL, Kafka, collector; and servers are reached by the gateway and by Prometheus alone."""
     for workload in manifests.workloads():
         out = _open_ports(workload, manifests, "egress")
-        needed = {53: "DNS", 5432: "PostgreSQL", 4317: "the collector"}
+        needed = {53: "DNS", 5432: "PostgreSQL", 9093: "Kafka", 4317: "the collector"}
         for port, what in needed.items():
             if port not in out:
                 yield Problem(where(workload), f"cannot reach {what} on {port}")
-        if not out & {9092, 9093}:
-            yield Problem(where(workload), "cannot reach Kafka on 9092 or 9093")
         reached = _open_ports(workload, manifests, "ingress")
         wanted = {GRPC_PORT, METRICS_PORT} if workload["kind"] == "Deployment" else set()
         if reached != wanted:

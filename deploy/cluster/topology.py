@@ -7,6 +7,7 @@ from typing import Final
 
 GRPC_PORT: Final = 50051
 METRICS_PORT: Final = 9464
+HEALTH_PORT: Final = 50052
 TOKEN_AUDIENCE: Final = "shop"
 
 CALLS: Final[dict[str, tuple[str, ...]]] = {
@@ -23,16 +24,24 @@ SERVICES: Final = tuple(CALLS)
 SETTINGS: Final = frozenset(
     {
         "DRAIN_SECONDS",
+        "GRPC_HEALTH_PORT",
         "GRPC_HOST",
         "GRPC_PORT",
+        "GRPC_TLS_CA_FILE",
+        "GRPC_TLS_CERT_FILE",
+        "GRPC_TLS_KEY_FILE",
         "GRPC_TRUSTED_PROXIES",
         "JWKS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_SECURITY_PROTOCOL",
+        "KAFKA_SSL_CA_FILE",
         "LOG_LEVEL",
         "METRICS_HOST",
         "METRICS_PORT",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_TRACES_EXPORTER",
+        "PGSSLMODE",
+        "PGSSLROOTCERT",
         "SECRETS_DIR",
         "SERVICE",
         "SERVICE_TOKEN_FILE",
@@ -44,6 +53,11 @@ SETTINGS: Final = frozenset(
     }
 )
 """Environment of every service."""
+
+OPTIONAL: Final = frozenset(
+    {"KAFKA_SASL_MECHANISM", "KAFKA_SSL_CERT_FILE", "KAFKA_SSL_KEY_FILE", "OTEL_EXPORTER_OTLP_CERTIFICATE"}
+)
+"""What an overlay may tell besides, as its Kafka and its collector want it."""
 
 SECRETS: Final[dict[str, frozenset[str]]] = {
     "inventory": frozenset({"DATABASE_URL"}),

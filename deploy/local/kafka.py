@@ -63,7 +63,8 @@ JAVA_OPTIONS = (
 )
 
 
-def part(state: Path, ports: Ports) -> Part:
+def part(state: Path, ports: Ports, more: str = "") -> Part:
+    """`more`: further lines of the broker's configuration; they win over ours."""
     home = state / "kafka"
     config, data = home / "server.properties", home / "data"
     bootstrap = f"{HOST}:{ports['kafka']}"
@@ -74,7 +75,7 @@ def part(state: Path, ports: Ports) -> Part:
         jars.classpath("kafka", say)
         home.mkdir(exist_ok=True)
         config.write_text(
-            SERVER.format(host=HOST, broker=ports["kafka"], controller=ports["kafka-controller"], data=data)
+            SERVER.format(host=HOST, broker=ports["kafka"], controller=ports["kafka-controller"], data=data) + more
         )
         if not (data / "meta.properties").exists():
             say("formatting the log directory")

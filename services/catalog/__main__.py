@@ -25,6 +25,7 @@ from services.catalog.search.upkeep import Upkeep
 from services.catalog.settings import Settings
 from services.catalog.window import Window
 from services.chassis import kafka, logs, telemetry
+from services.chassis.brokers import Brokers
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Refusal
 from services.chassis.grpc_client import Peer
@@ -57,7 +58,7 @@ class Catalog:
         self.reconciliation = Reconciliation(
             runtime.database,
             self._inventory,
-            lambda: kafka.partition_count(settings.kafka_bootstrap_servers, consumers.STOCK),
+            lambda: kafka.partition_count(Brokers.of(settings), consumers.STOCK),
             meter.create_counter("shop.catalog.drift", description="Places where the copy was wrong, by kind.").add,
         )
         window = Window(
@@ -163,7 +164,7 @@ async def rebuild(_arguments: Sequence[str]) -> int:
     telling = asyncio.create_task(app.changes.run())
     try:
         await database.open()
-        await Rebuilding(database, loaded.kafka_bootstrap_servers, app, app.reconciliation).run()
+        await Rebuilding(database, Brokers.of(loaded), app, app.reconciliation).run()
     except (*OUTAGES, Refusal, RemoteError, KafkaError) as error:
         log.warning("not rebuilt: run it again", extra={"error": type(error).__name__})
         return 1

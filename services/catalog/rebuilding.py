@@ -27,6 +27,7 @@ from services.catalog.consumers import HEARS, STOCK
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.store import rebuilding
 from services.chassis import kafka
+from services.chassis.brokers import Brokers, client
 from services.chassis.database import Database
 from services.chassis.decoding import Letter
 from services.chassis.errors import Unavailable
@@ -41,9 +42,9 @@ TOGETHER = 500
 class Rebuilding:
     """One rebuild of the copy."""
 
-    def __init__(self, database: Database, bootstrap: str, app: object, reconciliation: Reconciliation) -> None:
+    def __init__(self, database: Database, brokers: Brokers | str, app: object, reconciliation: Reconciliation) -> None:
         self._database = database
-        self._bootstrap = bootstrap
+        self._brokers = brokers
         (hears,) = (heard for heard in HEARS if heard.topic == STOCK)
         self._handling = Handling(database.service, database, hears, app)
         self._reconciliation = reconciliation
@@ -53,12 +54,12 @@ class Rebuilding:
 
         Raises `Unavailable` when the database, Kafka or inventory is away. Then the mark stays.
         """
-        partitions = await kafka.partition_count(self._bootstrap, STOCK)
+        partitions = await kafka.partition_count(self._brokers, STOCK)
         if partitions is None:
             raise Unavailable("Kafka does not say what the topic has", reason="KAFKA_AWAY")
         await self.begin()
         keys = 0
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False, **kafka.CONSUMER)
+        consumer = AIOKafkaConsumer(**client(self._brokers), enable_auto_commit=False, **kafka.CONSUMER)
         await consumer.start()
         try:
             for partition in range(partitions):

@@ -22,6 +22,7 @@ from faststream.kafka import KafkaBroker
 from opentelemetry.metrics import Meter, NoOpMeter
 
 from services.chassis import kafka, requests
+from services.chassis.brokers import Brokers
 from services.chassis.database import Database
 from services.chassis.errors import Refusal
 from services.chassis.facts import Hears
@@ -67,7 +68,7 @@ class Consumption:
         self,
         service: str,
         database: Database,
-        bootstrap: str,
+        brokers: Brokers | str,
         hears: Sequence[Hears],
         app: object,
         *,
@@ -81,7 +82,7 @@ class Consumption:
         """
         self._service = service
         self._database = database
-        self._bootstrap = bootstrap
+        self._brokers = brokers if isinstance(brokers, Brokers) else Brokers(brokers)
         self._handlings = {heard.topic: Handling(service, database, heard, app) for heard in hears}
         self._counters = Counters(meter or NoOpMeter("consumption"))
         self._patience = patience or Patience()
@@ -133,7 +134,8 @@ class Consumption:
             await first_to_end(self._stopping.wait(), asyncio.sleep(LOOK_SECONDS))
             return
         broker = KafkaBroker(
-            self._bootstrap,
+            self._brokers.addresses,
+            security=self._brokers.security(),
             client_id=self._service,
             consumer_only=True,
             allow_auto_create_topics=False,
@@ -173,7 +175,7 @@ class Consumption:
 
     async def _existing(self) -> list[str]:
         """The topics that exist: with one that does not, aiokafka would hear none of them."""
-        existing = await kafka.existing(self._bootstrap, self._handlings)
+        existing = await kafka.existing(self._brokers, self._handlings)
         missing = self._handlings.keys() - existing
         if missing and missing != self._missing:
             log.warning("topics do not exist yet", extra={"topics": sorted(missing)})
@@ -187,7 +189,7 @@ class Consumption:
             await asyncio.sleep(LOOK_SECONDS)
             if self._missing:
                 with suppress(KafkaError, OSError):
-                    found = bool(await kafka.existing(self._bootstrap, self._missing))
+                    found = bool(await kafka.existing(self._brokers, self._missing))
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
         lately: deque[float] = deque([0.0] * AT_ONCE, maxlen=AT_ONCE)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from services.chassis.brokers import Brokers, client
 from services.chassis.database import Database
 from services.chassis.decoding import Letter
 from services.chassis.errors import Conflict, Refusal
@@ -26,7 +27,7 @@ POLL_MS = 1_000
 async def replay(
     service: str,
     database: Database,
-    bootstrap: str,
+    brokers: Brokers | str,
     hears: Sequence[Hears],
     app: object,
     topic: str,
@@ -49,18 +50,18 @@ async def replay(
         dropped = await handling.drop(drop, reason)
         print(f"{topic}: {drop} {'is given up' if dropped else 'does not wait here'}")
         return 0 if dropped else 1
-    replayed, failed = await _replay_all(handling, bootstrap)
+    replayed, failed = await _replay_all(handling, brokers)
     waiting = len(await handling.waiting())
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(failed.items()))
     print(f"{topic}: {replayed} replayed, {waiting} waiting" + (f" (failed: {reasons})" if reasons else ""))
     return 0 if waiting == 0 else 1
 
 
-async def _replay_all(handling: Handling, bootstrap: str) -> tuple[int, Counter[str]]:
+async def _replay_all(handling: Handling, brokers: Brokers | str) -> tuple[int, Counter[str]]:
     waiting = await handling.waiting()
     replayed, failed = 0, Counter[str]()
     held: set[bytes] = set()
-    async for record in _read(bootstrap, dead_letter_topic(handling.topic)):
+    async for record in _read(brokers, dead_letter_topic(handling.topic)):
         letter = _letter(handling, record)
         if letter is None or letter.id not in waiting or letter.record.key in held:
             continue
@@ -108,9 +109,9 @@ def _letter(handling: Handling, record: ConsumerRecord[bytes | None, bytes | Non
     )
 
 
-async def _read(bootstrap: str, topic: str) -> AsyncIterator[ConsumerRecord[bytes | None, bytes | None]]:
+async def _read(brokers: Brokers | str, topic: str) -> AsyncIterator[ConsumerRecord[bytes | None, bytes | None]]:
     """Everything that stands in the topic now, from its beginning."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(**client(brokers), enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     try:
         numbers = await consumer._client._wait_on_metadata(topic)

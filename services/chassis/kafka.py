@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
+from services.chassis.brokers import Brokers, client
 from services.chassis.facts import Topic
 
 DEAD_LETTERS = ".dlq"
@@ -45,10 +46,10 @@ def is_too_large(topic: str, size: int) -> bool:
     return size > (MAX_DEAD_LETTER_BYTES if topic.endswith(DEAD_LETTERS) else MAX_MESSAGE_BYTES)
 
 
-def producer(bootstrap: str, client_id: str) -> AIOKafkaProducer:
+def producer(brokers: Brokers | str, client_id: str) -> AIOKafkaProducer:
     """A producer that neither loses, doubles nor reorders what it sends for as long as it lives. Not yet started."""
     made = AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
+        **client(brokers),
         client_id=client_id,
         enable_idempotence=True,
         acks="all",
@@ -83,13 +84,13 @@ async def discard(old: AIOKafkaProducer) -> None:
         await asyncio.wait_for(old.client.close(), 1)
 
 
-async def ensure_topics(bootstrap: str, topics: Sequence[Topic], *, wait_seconds: float = 60) -> None:
+async def ensure_topics(brokers: Brokers | str, topics: Sequence[Topic], *, wait_seconds: float = 60) -> None:
     """Creates the topics, each with its dead-letter topic, where they are missing; returns once all can be used.
 
     Existing topics keep their settings. Raises KafkaError when that fails, and TimeoutError when Kafka stays away.
     """
     async with asyncio.timeout(wait_seconds):
-        admin = await _admin(bootstrap)
+        admin = await _admin(brokers)
         try:
             wanted = [new for topic in topics for new in (_topic(topic), _dead_letters(topic))]
             existing = set(await admin.list_topics())
@@ -102,9 +103,9 @@ async def ensure_topics(bootstrap: str, topics: Sequence[Topic], *, wait_seconds
             await admin.close()
 
 
-async def existing(bootstrap: str, names: Iterable[str]) -> set[str]:
+async def existing(brokers: Brokers | str, names: Iterable[str]) -> set[str]:
     """Those of the topics that exist. Raises KafkaError when no broker says so."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
+    admin = AIOKafkaAdminClient(**client(brokers), request_timeout_ms=2_000)
     try:
         await admin.start()
         return set(names).intersection(await admin.list_topics())
@@ -112,9 +113,9 @@ async def existing(bootstrap: str, names: Iterable[str]) -> set[str]:
         await admin.close()
 
 
-async def partition_count(bootstrap: str, topic: str) -> int | None:
+async def partition_count(brokers: Brokers | str, topic: str) -> int | None:
     """How many partitions the topic has. None when no broker says so, or there is no such topic."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=2_000)
+    admin = AIOKafkaAdminClient(**client(brokers), request_timeout_ms=2_000)
     try:
         await admin.start()
         described = await admin.describe_topics([topic])
@@ -125,9 +126,9 @@ async def partition_count(bootstrap: str, topic: str) -> int | None:
     return len(described[0]["partitions"]) or None
 
 
-async def _admin(bootstrap: str) -> AIOKafkaAdminClient:
+async def _admin(brokers: Brokers | str) -> AIOKafkaAdminClient:
     while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+        admin = AIOKafkaAdminClient(**client(brokers), request_timeout_ms=10_000)
         try:
             await admin.start()
         except KafkaConnectionError:

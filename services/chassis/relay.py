@@ -30,6 +30,7 @@ from google.protobuf.message import Message
 from opentelemetry.metrics import Meter, NoOpMeter
 
 from services.chassis import kafka, outbox, telemetry
+from services.chassis.brokers import Brokers
 from services.chassis.database import Database
 from services.chassis.facts import Fact, Topic
 from services.chassis.lock_session import SESSION_ENDS, LockSession, take_lock
@@ -79,14 +80,14 @@ class Relay:
     def __init__(
         self,
         database: Database,
-        bootstrap: str,
+        brokers: Brokers | str,
         *,
         watermark: Watermark | None = None,
         meter: Meter | None = None,
     ) -> None:
         meter = meter or NoOpMeter("relay")
         self._database = database
-        self._bootstrap = bootstrap
+        self._brokers = brokers
         self._watermark = watermark
         self._watermark_due = 0.0
         self._woken = asyncio.Event()
@@ -157,7 +158,7 @@ class Relay:
             while True:
                 try:
                     if producer is None:
-                        producer = kafka.producer(self._bootstrap, self._database.service)
+                        producer = kafka.producer(self._brokers, self._database.service)
                         await producer.start()
                     if not await self._pass(session, producer):
                         await self._rest()

@@ -22,6 +22,7 @@ import uvloop
 
 from services.chassis import dead_letters, logs, settings, telemetry
 from services.chassis.access import TokenVerifier
+from services.chassis.brokers import Brokers
 from services.chassis.consumption import Consumption
 from services.chassis.database import OUTAGES, Database
 from services.chassis.errors import Unavailable
@@ -112,7 +113,7 @@ async def prepare(service: Service, loaded: settings.ServiceSettings) -> None:
     """Brings the schema and the topics to what this version needs. Safe to run at any time, by several at once."""
     applied, _ = await asyncio.gather(
         migrate(loaded.database_url, service.sql),
-        ensure_topics(loaded.kafka_bootstrap_servers, service.publishes),
+        ensure_topics(Brokers.of(loaded), service.publishes),
     )
     log.info("prepared", extra={"migrations": applied, "topics": [topic.name for topic in service.publishes]})
 
@@ -125,11 +126,9 @@ async def serve(service: Service, loaded: settings.ServiceSettings) -> None:
     observed = telemetry.start(service.name, loaded)
     database = Database(loaded.database_url, service.name, pool_size=loaded.database_pool_size)
     app = service.build(Runtime(loaded, database, observed))
-    relay = Relay(database, loaded.kafka_bootstrap_servers, watermark=service.watermark, meter=observed.meter)
+    relay = Relay(database, Brokers.of(loaded), watermark=service.watermark, meter=observed.meter)
     database.wake_relay = relay.wake
-    consumption = Consumption(
-        service.name, database, loaded.kafka_bootstrap_servers, service.hears, app, meter=observed.meter
-    )
+    consumption = Consumption(service.name, database, Brokers.of(loaded), service.hears, app, meter=observed.meter)
     server = GrpcServer(loaded, observed, TokenVerifier(loaded), app.servicers)
     await server.start()
     await _open(database, service.sql, stop)
@@ -203,7 +202,7 @@ async def _replay(service: Service, loaded: settings.ServiceSettings, topic: str
     app = service.build(Runtime(loaded, database, observed))
     try:
         return await dead_letters.replay(
-            service.name, database, loaded.kafka_bootstrap_servers, service.hears, app, topic, drop=drop
+            service.name, database, Brokers.of(loaded), service.hears, app, topic, drop=drop
         )
     finally:
         await app.close()

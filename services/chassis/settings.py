@@ -26,6 +26,15 @@ class ServiceSettings(BaseSettings):
     database_url: str = Field(description="PostgreSQL URL of this service's own database", pattern=r"^postgres(ql)?://")
     database_pool_size: int = Field(10, ge=2, le=200, description="connections this process may open")
     kafka_bootstrap_servers: str = Field(min_length=1, description="host:port of Kafka brokers, comma separated")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL and SASL_SSL speak TLS and check the brokers' names"
+    )
+    kafka_ssl_ca_file: str | None = Field(None, description="PEM authority of the brokers; none, those of the system")
+    kafka_ssl_cert_file: str | None = Field(None, description="PEM certificate that brokers know this service by")
+    kafka_ssl_key_file: str | None = Field(None, validate_default=True, description="PEM key of the certificate")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = Field(None, validate_default=True, description="name with SASL_SSL")
+    kafka_sasl_password: str | None = Field(None, validate_default=True, description="password with SASL_SSL")
     grpc_host: str = Field("127.0.0.1", description="address the gRPC server listens on")
     grpc_port: int = Field(ge=1, le=65535, description="port the gRPC server listens on")
     grpc_max_concurrent: int = Field(200, ge=1, description="calls handled at once; more are shed")
@@ -75,11 +84,20 @@ class ServiceSettings(BaseSettings):
     drain_seconds: float = Field(5, ge=0, description="how long to wait for endpoint removal before stopping")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("grpc_tls_key_file")
+    @field_validator("grpc_tls_key_file", "kafka_ssl_key_file")
     @classmethod
     def _pair(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if (value is None) != (info.data.get("grpc_tls_cert_file") is None):
-            raise ValueError("GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE go together")
+        key = str(info.field_name)
+        certificate = key.replace("_key_", "_cert_")
+        if (value is None) != (info.data.get(certificate) is None):
+            raise ValueError(f"{certificate.upper()} and {key.upper()} go together")
+        return value
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _sasl(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("kafka_security_protocol") == "SASL_SSL" and not value:
+            raise ValueError("SASL_SSL needs it")
         return value
 
     @field_validator("grpc_trusted_proxies")

@@ -18,7 +18,7 @@ from .figures import Row
 from .hiding import commit_to_hidden
 from .ordering import place_order
 from .reading import get_product, list_first_page
-from .reserving import reserve
+from .reserving import availability, commit, reserve
 from .rounds import Bench
 from .shop import open_shop
 from .upgrading import order_to_upgrade
@@ -31,6 +31,8 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "upgrade": order_to_upgrade,
     "order": place_order,
     "reserve": reserve,
+    "commit": commit,
+    "availability": availability,
 }
 
 

@@ -1,4 +1,5 @@
-"""Reserve stock: spread over many SKUs, and one hot SKU, against bare transactions that write the same rows."""
+"""Reserve stock: spread over many SKUs, and one hot SKU, and commit what was reserved, against bare transactions that
+write the same rows. And the availability of 500 SKUs in one call."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from shop.inventory.v1 import inventory_pb2 as inventory
 
 from .figures import Ratio, Row, by_rate, by_server_and_database_cpu, paired
-from .load import Load, send
+from .load import Load, answers, send
 from .replay import replay
 from .rounds import Bench, Contestant, measure
 from .rulers.process import Ruler
@@ -17,6 +18,7 @@ from .shop import LOCATION, new_id
 CALLERS = 64
 # More than can be served: a round ends by time.
 REQUESTS_PER_SECOND = 4000
+COMMITS_PER_SECOND = 400
 
 
 def reserve(bench: Bench) -> list[Row]:
@@ -77,6 +79,86 @@ def reserve(bench: Bench) -> list[Row]:
             f"{CALLERS} callers, 1 SKU",
         ),
     ]
+
+
+def commit(bench: Bench) -> list[Row]:
+    """A round's holds are made before it, one for each call: it goes by calls, not by time."""
+    shop = bench.shop
+    shop.only("inventory")
+    calls = int(bench.seconds * COMMITS_PER_SECOND)
+    reserving, committing = shop.as_shipping("ReserveStock"), shop.as_shipping("CommitReservation")
+
+    def held(number: int) -> list[inventory.CommitReservationRequest]:
+        return [_commitment(each) for each in answers(reserving, _requests(shop.plenty, number), Load(CALLERS))]
+
+    made: list[bytes] = []
+    first = _requests(shop.plenty, 1)[0]
+    reserved = shop.recorded(lambda: made.append(shop.ask(reserving, first)), "inventory")["inventory"]
+    shop.copy_database("inventory")
+    one = _commitment(made[0])
+    recording = shop.recorded(lambda: shop.ask(committing, one), "inventory")["inventory"]
+    places = [(sku, LOCATION) for sku in shop.plenty]
+    given = BareTransactions(
+        shop.copy_url("inventory"),
+        replay(recording, places),
+        before=((shop.copy_url("inventory"), replay(reserved, places)),),
+    )
+    prepared = held(calls * (bench.rounds + 1))
+    with Ruler("transactions", given) as bare:
+        for number in range(-1, bench.rounds):
+            bare.ask("prepare", first=(number + 1) * calls, calls=calls)
+        ours, ruler = measure(
+            bench,
+            {
+                "commit": lambda number: shop.measured(
+                    ["inventory"],
+                    lambda: send(committing, prepared[(number + 1) * calls : (number + 2) * calls], Load(CALLERS)),
+                ),
+                "bare transactions": lambda number: shop.measured(
+                    [bare.pid],
+                    lambda: bare.run("run", first=(number + 1) * calls, callers=CALLERS, calls=calls),
+                ),
+            },
+        )
+    return [
+        Row(
+            "commit, spread over SKUs",
+            (ours, ruler),
+            [
+                Ratio("calls per second", paired(ours, ruler, by_rate), at_least=0.6),
+                Ratio("server and PostgreSQL CPU per call", paired(ours, ruler, by_server_and_database_cpu)),
+            ],
+            f"{CALLERS} callers; {recording.text()}",
+        )
+    ]
+
+
+def availability(bench: Bench) -> list[Row]:
+    """One caller: how long one answer takes, not how many there can be."""
+    shop = bench.shop
+    shop.only("inventory")
+    target = shop.as_shipping("BatchGetAvailability")
+    request = inventory.BatchGetAvailabilityRequest(skus=shop.plenty[:500])
+    load = Load(callers=1, connections=1, seconds=bench.seconds, again=True)
+    (ours,) = measure(
+        bench, {"availability": lambda _: shop.measured(["inventory"], lambda: send(target, [request], load))}
+    )
+    return [
+        Row(
+            "availability of 500 SKUs in one call",
+            (ours,),
+            [Ratio("ms: p99", ours.milliseconds(99), at_most=15)],
+            "1 caller",
+        )
+    ]
+
+
+def _commitment(held: bytes) -> inventory.CommitReservationRequest:
+    """Commits a hold to an order of its own."""
+    reservation_id = inventory.ReserveStockResponse.FromString(held).reservation.reservation_id
+    return inventory.CommitReservationRequest(
+        request_id=new_id("req"), reservation_id=reservation_id, order_id=new_id("ord")
+    )
 
 
 def _requests(skus: Sequence[str], number: int) -> list[inventory.ReserveStockRequest]:

@@ -88,16 +88,18 @@ async def test_late_repeated_and_reordered_facts_count_each_unit_once(queue: Que
 
 
 async def test_a_copy_that_is_built_anew_counts_nothing_twice(queue: Queue) -> None:
-    for name in ("ann", "ben"):
+    """By the comparison, or from the beginning of the topic."""
+    for name in ("ann", "ben", "cid"):
         await queue.subscribe(name)
-    await queue.arrive()
-    fact = await queue.level()
+    queue.shelf.inventory.receive("one", 2)
+    await queue.shelf.hear(HISTORY[-1])
     await queue.shelf.database.pool.execute("TRUNCATE stock_copy")
     await reconciliation(queue.shelf).compare(settle=False)
     await queue.shelf.database.pool.execute("TRUNCATE stock_copy")
-    await queue.shelf.hear(fact)
+    for fact in HISTORY:
+        await queue.shelf.hear(fact)
     await queue.sweep()
-    assert await queue.told() == ["ann"]
+    assert await queue.told() == ["ann", "ben"]
 
 
 async def test_a_unit_whose_fact_was_lost_is_found_by_the_comparison_and_counted_once(queue: Queue) -> None:
@@ -165,6 +167,9 @@ async def test_both_sides_of_a_transfer_are_heard_at_once_and_are_no_arrival(que
 
 
 async def test_whoever_lets_it_lapse_is_followed_by_the_next_once(queue: Queue) -> None:
+    await queue.arrive()
+    cart = await queue.cart()
+    await queue.hear_level()
     for name in ("ann", "ben", "cid"):
         await queue.subscribe(name)
     await queue.arrive()
@@ -172,6 +177,8 @@ async def test_whoever_lets_it_lapse_is_followed_by_the_next_once(queue: Queue) 
     lapsed = await queue.expires("ann")
     await queue.hears_fact(lapsed)
     await queue.sweep()
+    # Heard again while there is a unit that is nobody's turn.
+    await queue.release(cart)
     await queue.hears_fact(lapsed)
     await queue.sweep()
     assert await queue.told() == ["ann", "ben"]

@@ -148,22 +148,23 @@ async def test_a_process_that_slept_through_the_end_of_a_turn_gives_its_hold_bac
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Inventory had nothing when another asked for Ann; the question of the sleeper comes late and gets a unit."""
-    asleep = asyncio.Event()
+    asleep, awake = asyncio.Event(), asyncio.Event()
     sleeper = queue.another()
     ask = sleeper._ask_for
 
     async def late(subscription: Any) -> Any:
-        await asleep.wait()
+        asleep.set()
+        await awake.wait()
         return await ask(subscription)
 
     monkeypatch.setattr(sleeper, "_ask_for", late)
     sleeping = asyncio.create_task(sleeper.sweep())
+    await asleep.wait()
     cart = await queue.cart()
-    while await queue.states("ann") != ["waiting"] or await turn_of(queue) != "waiting":
-        await queue.turns.sweep()
-        await asyncio.sleep(0.01)
+    await queue.sweep()
+    assert await turn_of(queue) == "waiting"
     await queue.release(cart)
-    asleep.set()
+    awake.set()
     await sleeping
     assert queue.held() == []
     assert queue.shelf.inventory.free("one") == 1

@@ -148,6 +148,11 @@ BREAKS: list[tuple[str, str, Break]] = [
         "on 50051 only",
         lambda b: _policy_rule(b, "catalog-calls", "egress").update(ports=[{"port": 9464}]),
     ),
+    (
+        "pods_reach_what_they_stand_on",
+        "open to the outside on [9464, 50051, 50052]",
+        lambda b: _policy_rule(b, "to-servers", "ingress")["ports"].append({"port": 50052}),
+    ),
     ("pods_reach_what_they_stand_on", "DNS", lambda b: b.remove("NetworkPolicy", "to-names")),
     (
         "pods_reach_what_they_stand_on",
@@ -196,11 +201,12 @@ BREAKS: list[tuple[str, str, Break]] = [
     ("containers_have_limits", "no cpu", lambda b: b.container("Job").pop("resources")),
     ("servers_are_probed", "no gRPC startupProbe", lambda b: b.container().pop("startupProbe")),
     ("servers_are_probed", "no gRPC livenessProbe", lambda b: b.container().update(livenessProbe={"exec": {}})),
-    ("servers_are_probed", "asks port 50052", lambda b: b.container()["readinessProbe"]["grpc"].update(port=50052)),
+    ("servers_are_probed", "asks port 50051", lambda b: b.container()["readinessProbe"]["grpc"].update(port=50051)),
     ("servers_are_probed", "asks for health of ''", lambda b: b.container()["livenessProbe"]["grpc"].pop("service")),
     ("ports_exist", "99999", lambda b: b.container()["ports"][0].update(containerPort=99999)),
     ("ports_exist", "is not between 1024", lambda b: b.container()["ports"][1].update(containerPort=80)),
     ("ports_exist", "GRPC_PORT", lambda b: b.setting("GRPC_PORT").update(value="50052")),
+    ("ports_exist", "GRPC_HEALTH_PORT", lambda b: b.setting("GRPC_HEALTH_PORT").update(value="50051")),
     ("ports_exist", "METRICS_HOST", lambda b: b.setting("METRICS_HOST").update(value="127.0.0.1")),
     ("servers_drain", "needs a preStop", lambda b: b.container().pop("lifecycle")),
     ("servers_drain", "of grace", lambda b: b.pod().update(terminationGracePeriodSeconds=30)),
@@ -277,6 +283,27 @@ BREAKS: list[tuple[str, str, Break]] = [
         lambda b: b.container()["env"].__setitem__(0, {"name": "SERVICE", "value": "contact"}),
     ),
     ("commands_fit_one_image", "one container", lambda b: b.pod()["containers"].append(b.container())),
+    ("tls_is_on", "GRPC_TLS_CERT_FILE is None", lambda b: b.container()["env"].remove(b.setting("GRPC_TLS_CERT_FILE"))),
+    ("tls_is_on", "GRPC_TLS_KEY_FILE is ''", lambda b: b.setting("GRPC_TLS_KEY_FILE").update(value="")),
+    ("tls_is_on", "GRPC_TLS_CA_FILE is '/", lambda b: b.setting("GRPC_TLS_CA_FILE").update(value="/tmp/ca.crt")),
+    ("tls_is_on", "must be 'None/tls.crt'", lambda b: b.pod()["volumes"][2]["secret"].update(secretName="contact-tls")),
+    (
+        "tls_is_on",
+        "speaks PLAINTEXT to Kafka",
+        lambda b: b.get("ConfigMap", "shop")["data"].update(KAFKA_SECURITY_PROTOCOL="PLAINTEXT"),
+    ),
+    ("tls_is_on", "speaks None to Kafka", lambda b: b.get("ConfigMap", "shop")["data"].pop("KAFKA_SECURITY_PROTOCOL")),
+    (
+        "tls_is_on",
+        "in no folder of authorities",
+        lambda b: b.get("ConfigMap", "shop")["data"].update(KAFKA_SSL_CA_FILE="/tmp/kafka.crt"),
+    ),
+    ("tls_is_on", "PGSSLMODE", lambda b: b.get("ConfigMap", "shop")["data"].update(PGSSLMODE="require")),
+    (
+        "secrets_are_files",
+        "'contact-tls': '/run/secrets/tls'}",
+        lambda b: b.pod()["volumes"][2]["secret"].update(secretName="contact-tls"),
+    ),
 ]
 
 

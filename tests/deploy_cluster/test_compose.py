@@ -20,7 +20,11 @@ from deploy.local.tokens import Issuer
 COMPOSE = Path(compose_issuer.__file__).with_name("compose.yaml")
 # In compose, one issuer names people and services; in a cluster, the platform names the services.
 WORKLOAD = {"WORKLOAD_ISSUER", "WORKLOAD_JWKS_URL", "WORKLOAD_SUBJECT"}
-ONLY_IN_A_CLUSTER = {"SERVICE", "SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"} | WORKLOAD
+# Compose's network is private to one machine, and plaintext.
+TLS = {"GRPC_TLS_CA_FILE", "GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE", "GRPC_HEALTH_PORT"} | {
+    "KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CA_FILE", "PGSSLMODE", "PGSSLROOTCERT"
+}  # fmt: skip
+ONLY_IN_A_CLUSTER = {"SERVICE", "SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"} | WORKLOAD | TLS
 ONLY_IN_COMPOSE = {"OTEL_EXPORTER_ZIPKIN_ENDPOINT"}
 
 

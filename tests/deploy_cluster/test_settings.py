@@ -5,14 +5,18 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.fernet import Fernet
 
 from deploy.cluster import check
 from deploy.cluster.manifests import Manifests, build
-from deploy.cluster.topology import SECRETS, SERVICES, SETTINGS
+from deploy.cluster.topology import CALLS, OPTIONAL, SECRETS, SERVICES, SETTINGS, address_setting
+from services.chassis.brokers import Brokers
 from services.chassis.settings import ServiceSettings, load
 
 NOT_READ_AS_A_SETTING = {"SERVICE", "SECRETS_DIR"}
+# By OpenTelemetry and asyncpg.
+READ_BY_LIBRARIES = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_CERTIFICATE", "PGSSLMODE", "PGSSLROOTCERT"}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +32,7 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 def test_every_common_setting_is_one_that_services_read() -> None:
     fields = {name.upper() for name in ServiceSettings.model_fields}
-    # The exporter's endpoint is read by OpenTelemetry itself.
-    assert SETTINGS - NOT_READ_AS_A_SETTING - {"OTEL_EXPORTER_OTLP_ENDPOINT"} <= fields
+    assert fields >= (SETTINGS | OPTIONAL) - NOT_READ_AS_A_SETTING - READ_BY_LIBRARIES
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -53,3 +56,20 @@ def test_a_service_starts_with_what_its_pod_is_told(
     loaded = load(settings_class(service))
     assert loaded.database_url == secrets["DATABASE_URL"]
     assert (loaded.grpc_host, loaded.metrics_host) == ("0.0.0.0", "0.0.0.0")
+    assert Brokers.of(loaded).protocol == "SSL"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_certificate_we_ask_for_has_the_name_that_others_call(cluster: Manifests, service: str) -> None:
+    template = check.HERE / "overlays" / "example" / "certificate.yaml"
+    certificate = yaml.safe_load(template.read_text().replace("SERVICE", service))
+    server = cluster.find("Deployment", f"{service}-server")
+    assert server is not None
+    volumes = server["spec"]["template"]["spec"]["volumes"]
+    assert certificate["spec"]["secretName"] in [v["secret"]["secretName"] for v in volumes if "secret" in v]
+    for caller in SERVICES:
+        if service in CALLS[caller]:
+            calling = cluster.find("Deployment", f"{caller}-server")
+            assert calling is not None
+            target = cluster.environment(calling)[address_setting(service)]
+            assert target.removeprefix("dns:///").partition(":")[0] in certificate["spec"]["dnsNames"]

@@ -69,8 +69,9 @@ async def refresh(tx: Transaction, product_ids: Sequence[str]) -> list[ListingCh
     """
     if not product_ids:
         return []
-    rows = await tx.connection.fetch("SELECT * FROM refresh_listed($1)", product_ids)
+    # In one statement: whoever hides what went waits for each.
+    rows = await tx.connection.fetch(f"WITH noted AS ({changes.NOTE}) SELECT * FROM refresh_listed($1)", product_ids)
+    tx.tell(product_ids)
     found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
     await refresh_search(tx.connection, product_ids)
-    await changes.note(tx, product_ids)
     return sorted(found, key=lambda listing: listing.product_id)

@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from services.catalog.publishes import ListingChanged
-from services.catalog.store.refreshing import refresh, share_feed
+from services.catalog.store.refreshing import FEED_LOCK, refresh, share_feed
 from services.chassis.database import Connection, Transaction
 
-HEAR = """
+# Shares the feed lock, as `share_feed` does: what follows in the transaction sees what the feed before it has written.
+HEAR = f"""
+WITH shared AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK}))
 INSERT INTO stock_copy (sku, location, version, free, received_total, heard_time)
 SELECT heard.*, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+FROM shared, unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
     AS heard(sku, location, version, free, received_total)
 ORDER BY sku COLLATE "C", location COLLATE "C"
 ON CONFLICT (sku, location) DO UPDATE SET version = excluded.version, free = excluded.free,
@@ -103,7 +105,6 @@ async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> tuple[list[Li
 
     Returns what became of products, and of each SKU how many units physically came in since they were last counted.
     """
-    await share_feed(tx.connection)
     heard = await tx.connection.fetch(HEAR, *_columns(levels))
     totals = {(row["sku"], row["location"]): row["received_total"] for row in heard if row["came_in"]}
     arrived = await count_received(tx.connection, totals) if totals else {}
