@@ -7,13 +7,14 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from itertools import chain
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import pytest
 
-from services.catalog import feed_file
+from services.catalog import feed_commands, feed_file, usecases
 from services.catalog.feed_commands import import_file
 from services.catalog.feed_file import FeedFile, Progress
+from services.chassis.errors import Conflict, InvalidInput, Refusal, Unavailable
 from tests.catalog.conftest import Shelf
 from tests.chassis.grpc_rig import Issuer, serving
 
@@ -154,6 +155,52 @@ async def test_a_missing_file_and_a_service_that_refuses_have_their_own_exit_cod
     command.token_file.write_text(issuer.token(role="customer", customer_id="cus_1"))
     assert await command(HEADER + "a\tb\t1.00 EUR\n") == 1
     assert "PERMISSION_DENIED" in capsys.readouterr().err
+
+
+async def test_an_import_that_was_stopped_passes_over_what_is_in_and_goes_on(
+    command: Command, shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_file, "BATCH_ROWS", 2)
+    monkeypatch.setattr(feed_file, "PROGRESS_SECONDS", 0.0)
+    import_variants = usecases.import_variants
+    calls = 0
+
+    async def stops(*arguments: Any, **more: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise InvalidInput([("rows", "no more of this")])
+        return await import_variants(*arguments, **more)
+
+    content = HEADER + "".join(f"s{number}\tShoe\t1.00 EUR\n" for number in range(10))
+    monkeypatch.setattr(usecases, "import_variants", stops)
+    assert await command(content) == 1
+    assert "the import stopped: INVALID_ARGUMENT" in capsys.readouterr().err
+    assert len(await known(shelf)) == 6
+    monkeypatch.setattr(usecases, "import_variants", import_variants)
+    assert await command(content) == 0
+    said = capsys.readouterr()
+    assert said.out == "feed.tsv: 4 changed, 6 unchanged, 0 broken\n"
+    assert re.search(r"feed\.tsv: 10 rows, 100%, \d+ rows/s", said.err)
+
+
+async def test_what_passes_by_itself_is_tried_again(
+    command: Command, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_commands, "PAUSES_SECONDS", (0.0, 0.0))
+    import_variants = usecases.import_variants
+    refusals: list[Refusal] = [Unavailable("restarting"), Conflict("somebody else is at it")]
+
+    async def hesitates(*arguments: Any, **more: Any) -> int:
+        if refusals:
+            raise refusals.pop()
+        return await import_variants(*arguments, **more)
+
+    monkeypatch.setattr(usecases, "import_variants", hesitates)
+    assert await command(HEADER + "a\tShoe\t1.00 EUR\n") == 0
+    assert set(await known(shelf)) == {"a"}
+    refusals += [Unavailable("restarting")] * 3
+    assert await command(HEADER + "b\tShoe\t1.00 EUR\n") == 1
 
 
 class Endless:

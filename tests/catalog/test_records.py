@@ -227,6 +227,20 @@ async def test_only_what_the_mask_names_changes_and_each_change_is_kept(shelf: S
     assert (len(await history(shelf)), (await record(shelf)).etag) == (count, etag)
 
 
+async def test_a_language_added_by_hand_serves_all_variants(shelf: Shelf) -> None:
+    await one_product(shelf)
+    await update(
+        shelf,
+        texts=[
+            records.ProductTexts(locale="en", title="Shoe one"),
+            records.ProductTexts(locale="de", title="Ein Schuh"),
+        ],
+    )
+    page = await shown(shelf, locale="de")
+    assert (page.title, [one.title for one in page.variants]) == ("Ein Schuh", ["Ein Schuh"] * 2)
+    assert [one.title for one in (await shown(shelf)).variants] == ["Shoe one", "Shoe two"]
+
+
 async def test_a_size_changed_by_hand_stands_where_sizes_of_that_number_stand(shelf: Shelf) -> None:
     await one_product(shelf)
     await update_variant(shelf, size="43")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from services.catalog.domain.feed import FeedVariant
 from services.catalog.publishes import ListingChanged
-from services.catalog.store.refreshing import follow_state, lock_feed, lock_products, refresh
+from services.catalog.store.prices import share_prices
+from services.catalog.store.refreshing import follow_state, lock_feed, lock_products, refresh, share_feed
 from services.chassis.database import Connection, Transaction
 
 # Columns of variants as a feed brings them, and what the history calls those that it names.
@@ -219,7 +220,12 @@ async def unknown(connection: Connection, skus: Sequence[str]) -> set[str]:
 async def take_in(tx: Transaction, found: News, locale: str, actor: str) -> list[ListingChanged]:
     """Writes what is new or other, with its products. Returns what became of those."""
     connection = tx.connection
-    await lock_feed(connection)
+    if found.variants:
+        await lock_feed(connection)
+    else:  # nobody comes or moves, so stock may be heard meanwhile
+        await share_feed(connection)
+        await share_prices(connection)
+        await lock_products(connection, sorted(await _products_of(connection, found.skus)))
     new_products: list[str] = []
     new_skus: list[str] = []
     moved_skus: list[str] = []

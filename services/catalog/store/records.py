@@ -23,13 +23,13 @@ SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
 ON CONFLICT (product_id, locale) DO UPDATE SET title = excluded.title, description = excluded.description
 WHERE (known.title, known.description) IS DISTINCT FROM (excluded.title, excluded.description)
 """
-# A product reads as its variant with the lowest SKU, so that one is called the same.
-SAY_OF_VARIANT = f"""
+# A product reads as its variant with the lowest SKU, so that one is called the same; the others are where they have no
+# texts of their own in a language.
+SAY_OF_VARIANTS = f"""
 INSERT INTO variant_texts AS known (sku, locale, title, description)
-SELECT lowest.sku, told.* FROM {LOWEST} AS lowest (sku), unnest($2::text[], $3::text[], $4::text[]) AS told
-WHERE lowest.sku IS NOT NULL
+SELECT v.sku, told.* FROM variants v, unnest($2::text[], $3::text[], $4::text[]) AS told WHERE v.product_id = $1
 ON CONFLICT (sku, locale) DO UPDATE SET title = excluded.title, description = excluded.description
-WHERE (known.title, known.description) IS DISTINCT FROM (excluded.title, excluded.description)
+WHERE known.sku = {LOWEST}
 """
 SILENCE = """
 WITH unsaid AS (DELETE FROM product_texts WHERE product_id = $1 AND locale <> ALL($2::text[]))
@@ -91,7 +91,7 @@ async def say(connection: Connection, product_id: str, told: Sequence[Texts]) ->
         [one.description for one in told],
     ]
     await connection.execute(SAY, product_id, *columns)
-    await connection.execute(SAY_OF_VARIANT, product_id, *columns)
+    await connection.execute(SAY_OF_VARIANTS, product_id, *columns)
     await connection.execute(SILENCE, product_id, columns[0])
 
 
