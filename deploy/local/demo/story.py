@@ -22,7 +22,7 @@ from shop.shipping.v1 import shipping_pb2 as shipping
 from shop.shipping.v1 import shipping_pb2_grpc as shipping_rpc
 
 from ..stack import Stack
-from . import coming_back, journey
+from . import coming_back, journey, window_shopping
 from .checks import check, eventually
 from .clients import SECONDS, Browser, Refused, Tools, new_id
 from .desk import Desk
@@ -90,6 +90,8 @@ class Story:
     journey_id: str = field(default_factory=lambda: new_id("journey"))
     sku: str = ""
     product_id: str = ""
+    # A list that shows the size while it can be shipped.
+    listed: catalog.ListProductsRequest = field(default_factory=catalog.ListProductsRequest)
     order: shipping.Order = field(default_factory=shipping.Order)
     spans: list[journey.Span] = field(default_factory=list)
 
@@ -107,6 +109,7 @@ class Story:
         """All steps, in order. Raises `StepFailed`."""
         for step in (
             self.a_storefront_lists,
+            self.a_search_forgives,
             self.the_last_pair_is_ordered,
             self.a_second_customer_is_told_the_truth,
             self.the_size_comes_back,
@@ -145,12 +148,22 @@ class Story:
         check(bool(last), "some size is down to its last pair (run `make clean` to start with full shelves)")
         product, variant = last[0]
         self.product_id, self.sku = product.product_id, variant.sku
+        wanted = {"brand": product.brand, "category": product.product_type, "size": variant.size, "color": variant.color}
+        self.listed.filters.extend(catalog.Filter(attribute=name, values=[value]) for name, value in wanted.items())
         sizes = ", ".join(v.size for v in product.variants if v.color == variant.color)
         self.say(f"  {product.title}, {variant.color}: sizes {sizes}; of {variant.size} there is one pair left")
+
+    async def a_search_forgives(self) -> None:
+        """A typing error finds what was meant; a facet's number is what choosing it gives."""
+        await window_shopping.search(self)
 
     async def the_last_pair_is_ordered(self) -> None:
         """The list stops showing it, at once."""
         await self._bring_standing_along()
+        async with window_shopping.OpenList(self, self.product_id) as open_list:
+            await self._order_the_last_pair(asyncio.create_task(open_list.until_gone(self.sku)))
+
+    async def _order_the_last_pair(self, gone: asyncio.Task[datetime]) -> None:
         checkout = await self.regular.call(
             f"{SHIPPING}/BeginCheckout",
             shipping.BeginCheckoutRequest(
@@ -159,6 +172,7 @@ class Story:
             shipping.BeginCheckoutResponse,
         )
         hidden = await self._await_hidden()
+        told = await gone
         held = await self._ledger_time("MOVEMENT_KIND_RESERVE")
         for highlight in checkout.checkout.highlights:
             self.say(f"  shown before the order: {highlight.text}")
@@ -177,6 +191,7 @@ class Story:
         total = self.order.total
         self.say(f"  ordered: {self.order.order_id}, {total.units}.{total.nanos // 10**7:02} {total.currency_code}")
         self.say(f"  commit to hidden: {(hidden - held) / timedelta(milliseconds=1):.0f} ms")
+        self.say(f"  a list that stood open was told {(told - held) / timedelta(milliseconds=1):.0f} ms after the commit")
 
     async def a_second_customer_is_told_the_truth(self) -> None:
         """OUT_OF_STOCK with the numbers, alternatives in stock, and nothing was ordered or charged."""
@@ -314,15 +329,12 @@ class Story:
         visitor = self.browser()
 
         async def gone() -> datetime | None:
-            answer = await visitor.call(
-                f"{CATALOG}/GetProduct",
-                catalog.GetProductRequest(product_id=self.product_id),
-                catalog.GetProductResponse,
-            )
+            answer = await visitor.call(f"{CATALOG}/ListProducts", self.listed, catalog.ListProductsResponse)
             seen = datetime.now(UTC)
-            return None if any(variant.sku == self.sku for variant in answer.product.variants) else seen
+            shown = (variant.sku for product in answer.products for variant in product.variants)
+            return None if self.sku in shown else seen
 
-        return await eventually(gone, "the size is hidden", pause=0.001)
+        return await eventually(gone, "the list does not show the size any more", pause=0.001)
 
     async def _ledger_time(self, kind: str) -> datetime:
         """When inventory wrote the newest movement of this kind down."""
