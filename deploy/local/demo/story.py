@@ -148,7 +148,8 @@ class Story:
         check(bool(last), "some size is down to its last pair (run `make clean` to start with full shelves)")
         product, variant = last[0]
         self.product_id, self.sku = product.product_id, variant.sku
-        wanted = {"brand": product.brand, "category": product.product_type, "size": variant.size, "color": variant.color}
+        kind = product.product_type
+        wanted = {"brand": product.brand, "category": kind, "size": variant.size, "color": variant.color}
         self.listed.filters.extend(catalog.Filter(attribute=name, values=[value]) for name, value in wanted.items())
         sizes = ", ".join(v.size for v in product.variants if v.color == variant.color)
         self.say(f"  {product.title}, {variant.color}: sizes {sizes}; of {variant.size} there is one pair left")
@@ -191,7 +192,7 @@ class Story:
         total = self.order.total
         self.say(f"  ordered: {self.order.order_id}, {total.units}.{total.nanos // 10**7:02} {total.currency_code}")
         self.say(f"  commit to hidden: {(hidden - held) / timedelta(milliseconds=1):.0f} ms")
-        self.say(f"  a list that stood open was told {(told - held) / timedelta(milliseconds=1):.0f} ms after the commit")
+        self.say(f"  commit to told, on a list that stood open: {(told - held) / timedelta(milliseconds=1):.0f} ms")
 
     async def a_second_customer_is_told_the_truth(self) -> None:
         """OUT_OF_STOCK with the numbers, alternatives in stock, and nothing was ordered or charged."""

@@ -1,4 +1,4 @@
-"""What a storefront does with the window: a search that forgives, a facet, and an open list that follows what is sold."""
+"""What a storefront does with the window: a search that forgives, a facet, and a list that stands open."""
 
 from __future__ import annotations
 
