@@ -14,7 +14,7 @@ from services.inventory.audit import audit_all
 from services.inventory.consumers import HEARS
 from services.inventory.grpc_api import InventoryApi
 from services.inventory.settings import Settings
-from services.inventory.stock_file import import_file
+from services.inventory.stock_import import import_file
 from services.inventory.usecases import reserving
 
 

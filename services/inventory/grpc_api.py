@@ -14,7 +14,7 @@ from services.chassis.errors import InvalidInput, Refusal
 from services.chassis.requests import once
 from services.chassis.together import Together
 from services.chassis.values import to_timestamp
-from services.inventory import audit, messages, queries, stock_file
+from services.inventory import audit, messages, queries, stock_rows
 from services.inventory.domain.levels import Cause
 from services.inventory.domain.reservation import Purpose, ReservationNotFound
 from services.inventory.settings import Settings
@@ -122,7 +122,7 @@ class InventoryApi:
         return await once(self._database, request, pb.ReturnStockResponse, run)
 
     async def ImportStock(self, request: pb.ImportStockRequest) -> pb.ImportStockResponse:
-        counts, problems = stock_file.check_rows(request.rows)
+        counts, problems = stock_rows.check_rows(request.rows)
         async with self._database.transaction() as tx:
             changed = await stock.import_counts(tx, request.document_id, counts, current_caller().actor)
         return pb.ImportStockResponse(changed=changed, unchanged=len(counts) - changed, problems=problems)

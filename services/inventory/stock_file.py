@@ -1,131 +1,153 @@
-"""The stock file (sku, location, quantity; TSV): its rows checked, and the command that imports one.
-
-The file is a count of what lies where. Its digest is its name: a row of the same file is taken in once, however often
-the import is run.
-"""
+"""The stock file (sku, location, quantity; TSV), and what is said while it is read."""
 
 from __future__ import annotations
 
-import argparse
 import codecs
-import hashlib
-import re
+import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from io import TextIOWrapper
+from time import monotonic
+from typing import BinaryIO, TextIO
 
-import grpc
-
-from services.inventory.usecases.stock import Counted
+from services.inventory.stock_rows import problem, twice
 from shop.inventory.v1 import inventory_pb2 as pb
-from shop.inventory.v1 import inventory_pb2_grpc as rpc
 
 COLUMNS = ("sku", "location", "quantity")
-SKU = re.compile(r"[!-~]{1,64}")
-LOCATION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-QUANTITY = re.compile(r"[0-9]{1,7}")
-MOST = 1_000_000
-BATCH = 500
 LINE_CHARACTERS = 10_000
+# How often a log is told how far it is; a terminal always is.
+PROGRESS_SECONDS = 10.0
 
 
-def check_rows(rows: Iterable[pb.StockRow]) -> tuple[list[Counted], list[pb.RowProblem]]:
-    """Splits rows into good ones and problems. Of two rows for one place, the first counts."""
-    counts: list[Counted] = []
-    problems: list[pb.RowProblem] = []
-    seen: set[tuple[str, str]] = set()
-    for row in rows:
-        wrong = _problem(row)
-        if wrong is None and (row.sku, row.location) in seen:
-            wrong = ("sku", f"{row.sku} at {row.location} stands twice; the first row counts")
-        if wrong:
-            problems.append(pb.RowProblem(line=row.line, field=wrong[0], reason=wrong[1]))
-            continue
-        seen.add((row.sku, row.location))
-        counts.append(Counted(row.line, row.sku, row.location, int(row.quantity)))
-    return counts, problems
+class UnusableFile(ValueError):
+    """The file as a whole cannot be read as a stock file."""
 
 
-def _problem(row: pb.StockRow) -> tuple[str, str] | None:
-    if not SKU.fullmatch(row.sku):
-        return "sku", "must be 1 to 64 printable ASCII characters without spaces"
-    if not LOCATION.fullmatch(row.location):
-        return "location", "must be 1 to 32 of a-z, 0-9 and -"
-    if not QUANTITY.fullmatch(row.quantity) or int(row.quantity) > MOST:
-        return "quantity", f"must be a whole number from 0 to {MOST}"
-    return None
+class Progress:
+    """What became of the rows so far."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = self._unchanged = self._broken = 0
+        self._open_line = False
+        self._began = self._told = monotonic()
+
+    @property
+    def summary(self) -> str:
+        return f"{self._name}: {self._changed} changed, {self._unchanged} unchanged, {self._broken} broken"
+
+    def add(self, answer: pb.ImportStockResponse) -> None:
+        """Another part is in."""
+        self._changed += answer.changed
+        self._unchanged += answer.unchanged
+        for wrong in answer.problems:
+            self.report(wrong.line, wrong.field, wrong.reason)
+        now = monotonic()
+        rows = self._changed + self._unchanged + self._broken
+        text = f"{rows} rows, {rows / max(now - self._began, 0.001):.0f} rows/s"
+        if sys.stderr.isatty():
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            self._open_line = True
+        elif now - self._told >= PROGRESS_SECONDS:
+            self.note(text)
+            self._told = now
+
+    def report(self, line: int, field: str, reason: str) -> None:
+        """A row is broken."""
+        self.end()
+        self._broken += 1
+        print(f"{self._name}:{line}: {field}: {reason}", file=sys.stderr)
+
+    def note(self, text: str) -> None:
+        """Something about the file as a whole."""
+        print(f"{self._name}: {text}", file=sys.stderr)
+
+    def end(self) -> None:
+        """Whatever comes next begins a line of its own."""
+        if self._open_line:
+            print(file=sys.stderr)
+            self._open_line = False
 
 
-async def import_file(arguments: Sequence[str]) -> int:
-    """The command `import-stock`: streams a file to the service, shows progress, and reports each broken row."""
-    parser = argparse.ArgumentParser(prog="python -m services.inventory import-stock", description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--address", required=True, help="host:port of inventory's gRPC")
-    parser.add_argument("--token-file", type=Path, required=True, help="file with an operator's token")
-    given = parser.parse_args(arguments)
-    metadata = (("authorization", f"Bearer {given.token_file.read_text().strip()}"),)
-    changed = unchanged = broken = 0
-    try:
-        document_id = f"sha256:{_digest(given.file)}"
-        async with grpc.aio.insecure_channel(given.address) as channel:
-            stub: rpc.InventoryServiceAsyncStub = rpc.InventoryServiceStub(channel)
-            rows = _rows(given.file)
-            while batch := list(islice(rows, BATCH)):
-                answer = await stub.ImportStock(
-                    pb.ImportStockRequest(document_id=document_id, rows=batch), metadata=metadata, timeout=30
-                )
-                changed += answer.changed
-                unchanged += answer.unchanged
-                broken += len(answer.problems)
-                for problem in answer.problems:
-                    print(f"{given.file.name}:{problem.line}: {problem.field}: {problem.reason}", file=sys.stderr)
-                if sys.stderr.isatty():
-                    print(f"\r{changed + unchanged + broken} rows", end="", file=sys.stderr, flush=True)
-    except (OSError, ValueError) as error:
-        print(f"{given.file}: {error}", file=sys.stderr)
-        return 2
-    except grpc.aio.AioRpcError as error:
-        print(f"\nthe import stopped: {error.code().name} {error.details()}; run it again", file=sys.stderr)
-        return 1
-    if sys.stderr.isatty():
-        print("\r", end="", file=sys.stderr, flush=True)
-    print(f"{given.file.name}: {changed} changed, {unchanged} unchanged, {broken} broken")
-    return 0
+class StockFile:
+    """The good rows of a file, one by one and in the memory of a few; the others are reported. Iterate once."""
 
+    def __init__(self, opened: TextIO, progress: Progress) -> None:
+        self._progress = progress
+        self._text = opened
+        self._line = 0
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    def __iter__(self) -> Iterator[pb.StockRow]:
+        columns = self._header()
+        sku, location, quantity = map(columns.index, COLUMNS)
+        # Places that were seen, with their lines: on disk, since a file may have more than fit into memory.
+        with closing(sqlite3.connect("", isolation_level=None)) as places:
+            places.execute("PRAGMA journal_mode = OFF")
+            places.execute("CREATE TABLE places (place TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+            places.execute("BEGIN")
+            for cells in self._rows():
+                if len(cells) > len(columns):
+                    self._report("row", f"has {len(cells)} cells, the first line {len(columns)}")
+                    continue
+                cells += [""] * (len(columns) - len(cells))
+                row = cells[sku], cells[location], cells[quantity]
+                wrong = problem(*row)
+                if wrong is None:
+                    place = f"{row[0]} {row[1]}"
+                    if places.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (place, self._line)).rowcount:
+                        yield pb.StockRow(line=self._line, sku=row[0], location=row[1], quantity=row[2])
+                        continue
+                    [first] = places.execute("SELECT line FROM places WHERE place = ?", (place,)).fetchone()
+                    wrong = twice(row[0], row[1], first)
+                self._report(*wrong)
 
-
-def _rows(file: Path) -> Iterator[pb.StockRow]:
-    """The rows of a file, one by one; a line that cannot be read becomes a row that the service reports.
-
-    Raises `ValueError` when a column is missing.
-    """
-    with _opened(file) as opened:
-        header = _cells(opened.readline(LINE_CHARACTERS))
-        missing = [column for column in COLUMNS if column not in header]
+    def _header(self) -> Sequence[str]:
+        names = next(self._rows(), None)
+        if names is None:
+            raise UnusableFile(f"is empty; the first line must name the columns {', '.join(COLUMNS)}")
+        if any("\0" in name for name in names):
+            raise UnusableFile("is not UTF-8; if it is UTF-16, save it with a byte order mark")
+        columns = [name.lower() for name in names]
+        missing = [column for column in COLUMNS if column not in columns]
         if missing:
-            raise ValueError(f"the column {missing[0]} is missing; the first line must name {', '.join(COLUMNS)}")
-        unknown = [column for column in header if column not in COLUMNS]
+            raise UnusableFile(
+                f"the column {', '.join(missing)} is missing; the first line must name {', '.join(COLUMNS)},"
+                " with tabs between"
+            )
+        often = [column for column in COLUMNS if columns.count(column) > 1]
+        if often:
+            raise UnusableFile(f"the column {', '.join(often)} stands twice")
+        unknown = [name for name, column in zip(names, columns, strict=True) if column not in COLUMNS]
         if unknown:
-            print(f"{file.name}: ignoring the columns {', '.join(map(ascii, unknown))}", file=sys.stderr)
-        for number, line in enumerate(iter(lambda: opened.readline(LINE_CHARACTERS), ""), 2):
-            if line.strip():
-                cells = dict(zip(header, _cells(line), strict=False))
-                yield pb.StockRow(line=number, **{column: cells.get(column, "") for column in COLUMNS})
+            self._progress.note(f"ignoring the columns {', '.join(map(ascii, unknown))}")
+        return columns
+
+    def _rows(self) -> Iterator[list[str]]:
+        """The cells of each line. No value has a tab or a line break in it, so quotes end where the line does."""
+        while line := self._text.readline(LINE_CHARACTERS):
+            self._line += 1
+            if len(line) == LINE_CHARACTERS and not line.endswith("\n"):
+                if self._line == 1:
+                    raise UnusableFile(f"is no table: its first line is longer than {LINE_CHARACTERS} characters")
+                self._skip_line()
+                self._report("row", f"is longer than {LINE_CHARACTERS} characters")
+            elif line.strip():
+                yield [cell.strip().strip('"') for cell in line.split("\t")]
+
+    def _skip_line(self) -> None:
+        while (rest := self._text.readline(LINE_CHARACTERS)) and not rest.endswith("\n"):
+            pass
+
+    def _report(self, field: str, reason: str) -> None:
+        self._progress.report(self._line, field, reason)
 
 
-def _opened(file: Path) -> TextIO:
+def as_text(opened: BinaryIO) -> TextIO:
     """The file as text. A wrong byte breaks its row, not the file."""
-    with file.open("rb") as opened:
-        utf_16 = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return file.open(encoding="utf-16" if utf_16 else "utf-8-sig", errors="replace")
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of one line. No value of ours has a tab or a line break in it, so quotes end where the line does."""
-    return [cell.strip().strip('"').replace("\0", "\N{REPLACEMENT CHARACTER}") for cell in line.split("\t")]
+    start = opened.read(4)
+    opened.seek(0)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise UnusableFile("is UTF-32; save it as UTF-8")
+    utf_16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return TextIOWrapper(opened, encoding="utf-16" if utf_16 else "utf-8-sig", errors="replace")
