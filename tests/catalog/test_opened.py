@@ -95,10 +95,10 @@ async def test_a_sku_of_another_product_is_as_none(shoes: Shelf) -> None:
 
 async def test_a_sold_out_product_opens_with_the_size_that_was_looked_for(shoes: Shelf) -> None:
     await shoes.stock(**{"a-42": 0})
-    answer = await open_product(shoes, "a", sku="a-42")
+    answer = await open_product(shoes, "a", sku="a-41")
     assert (answer.product.sold_out, answer.product.discontinued) == (True, False)
     assert not answer.product.variants
-    assert likes(answer) == [f"big-{number}" for number in range(5)]
+    assert likes(answer) == [f"small-{number}" for number in range(5)]
     assert shops(answer) == ["Own Shop", "Brand Shop"]
 
 
@@ -118,10 +118,10 @@ async def test_a_discontinued_product_opens_with_others_and_other_shops(shoes: S
     for stale in (False, True):
         if stale:
             await shoes.be_stale()
-        answer = await open_product(shoes, "a", sku="a-42")
+        answer = await open_product(shoes, "a", sku="a-41")
         assert (answer.product.discontinued, answer.product.sold_out) == (True, True)
         assert not answer.product.variants
-        assert likes(answer) == [f"big-{number}" for number in range(5)]
+        assert likes(answer) == [f"small-{number}" for number in range(5)]
         assert shops(answer) == ["Own Shop", "Brand Shop"]
 
 
