@@ -43,7 +43,9 @@ async def until_time(shelf: Shelf, instant: datetime) -> None:
 
 async def until_somebody_waits(shelf: Shelf) -> None:
     async with asyncio.timeout(SECONDS):
-        while not await shelf.database.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        while not await shelf.database.pool.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        ):
             await asyncio.sleep(0.01)
 
 
