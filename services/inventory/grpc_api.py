@@ -213,17 +213,20 @@ class InventoryApi:
 
     async def BatchGetAvailability(self, request: pb.BatchGetAvailabilityRequest) -> pb.BatchGetAvailabilityResponse:
         read_time, rows = await queries.levels(self._database, list(request.skus))
-        return pb.BatchGetAvailabilityResponse(levels=map(messages.level_of, rows), read_time=to_timestamp(read_time))
+        answer = pb.BatchGetAvailabilityResponse(read_time=to_timestamp(read_time))
+        messages.add_levels(answer.levels, rows)
+        return answer
 
     async def ListStockLevels(self, request: pb.ListStockLevelsRequest) -> pb.ListStockLevelsResponse:
         size = pages.size(request.page_size, usual=500, most=1000)
         sku, location = pages.position(request, (str, str)) or ("", "")
         read_time, rows = await queries.levels_after(self._database, str(sku), str(location), size)
-        return pb.ListStockLevelsResponse(
-            levels=map(messages.level_of, rows),
+        answer = pb.ListStockLevelsResponse(
             next_page_token=pages.token(request, (rows[-1]["sku"], rows[-1]["location"])) if len(rows) == size else "",
             read_time=to_timestamp(read_time),
         )
+        messages.add_levels(answer.levels, rows)
+        return answer
 
     async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest) -> pb.ListLedgerEntriesResponse:
         size = pages.size(request.page_size, usual=50, most=500)

@@ -9,16 +9,17 @@ import asyncpg
 
 from services.chassis.database import Database
 
-# Units on a row that are written down as held though their time ran out count as free.
+# `due`: units written down as held though their time ran out. They are looked for only where anything is held.
 LEVELS = """
-SELECT s.sku, s.location, s.on_hand, s.held - coalesce(due.quantity, 0) AS held, s.committed, s.safety,
-    s.received_total, s.version,
-    greatest(0, s.on_hand - s.held - s.committed - s.safety + coalesce(due.quantity, 0)) AS free
-FROM stock s LEFT JOIN LATERAL (
-    SELECT sum(l.quantity)::bigint AS quantity FROM reservation_lines l
-    WHERE l.sku = s.sku AND l.location = s.location AND l.held_until <= now()
-) due ON true
+SELECT NULL::timestamptz, s.sku, s.location, s.on_hand, s.held, s.committed, s.safety, s.received_total,
+    s.version, CASE WHEN s.held = 0 THEN 0 ELSE coalesce((
+        SELECT sum(l.quantity)::bigint FROM reservation_lines l
+        WHERE l.sku = s.sku AND l.location = s.location AND l.held_until <= now()
+    ), 0) END AS due
+FROM stock s
 """
+# One row has the time of all: each level would pay for its own.
+READ_TIME = "SELECT now() AS read_time, NULL AS sku, NULL AS location, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
 
 
 async def levels(database: Database, skus: Sequence[str]) -> tuple[datetime, list[asyncpg.Record]]:
@@ -40,12 +41,9 @@ async def levels_after(
 
 
 async def _read(database: Database, query: str, *arguments: object) -> tuple[datetime, list[asyncpg.Record]]:
-    # One statement, so that the time is that of the snapshot also when there is no row.
-    rows = await database.fetch(
-        f"SELECT now() AS read_time, l.* FROM (SELECT 1) one LEFT JOIN ({query}) l ON true", *arguments
-    )
-    read_time: datetime = rows[0]["read_time"]
-    return read_time, [row for row in rows if row["sku"] is not None]
+    # One statement, so that the time is that of the snapshot also when there is no level.
+    first, *rows = await database.fetch(f"{READ_TIME} UNION ALL ({query})", *arguments)
+    return first[0], rows
 
 
 async def ledger(database: Database, sku: str, before: int | None, limit: int) -> list[asyncpg.Record]:
