@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from services.chassis.facts import Fact, Topic
 from services.chassis.values import to_timestamp
 from services.inventory.domain.reservation import Purpose, Reservation, ReservationState
@@ -27,7 +29,7 @@ PUBLISHES = (STOCK, RESERVATIONS)
 PURPOSES = {purpose: pb.HoldPurpose.Value(f"HOLD_PURPOSE_{purpose.name}") for purpose in Purpose}
 
 
-def stock_level_changed(happened: StockLevelChanged, now: datetime) -> Fact:
+def stock_level_changed(happened: StockLevelChanged, now: Timestamp) -> Fact:
     """A level is now so."""
     fact = facts.StockLevelChanged(
         sku=happened.sku,
@@ -35,7 +37,7 @@ def stock_level_changed(happened: StockLevelChanged, now: datetime) -> Fact:
         version=happened.version,
         free=happened.free,
         received_total=happened.received_total,
-        change_time=to_timestamp(now),
+        change_time=now,
     )
     other = happened.moved_with
     if other:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -159,6 +161,16 @@ async def test_the_same_file_again_changes_nothing(api: InventoryApi) -> None:
     newer = await import_rows(api, ("a", "vienna-1", "3"), document="file:0002")
     assert newer.changed == 1
     assert (await level(api, "a")).on_hand == 3
+
+
+async def test_a_count_that_is_true_already_waits_for_nobody(api: InventoryApi, database: Database) -> None:
+    await receive(api, "a", 3)
+    async with database.transaction() as tx:
+        await tx.connection.execute("SELECT FROM stock WHERE sku = 'a' FOR UPDATE")
+        async with asyncio.timeout(3):
+            answer = await import_rows(api, ("a", "vienna-1", "3"), ("b", "vienna-1", "0"), ("c", "vienna-1", "1"))
+    assert (answer.changed, answer.unchanged) == (1, 2)
+    assert [found["version"] for found in await database.fetch("SELECT version FROM stock ORDER BY sku")] == [1, 0, 1]
 
 
 async def test_shipping_what_was_never_committed_is_refused(api: InventoryApi, database: Database) -> None:

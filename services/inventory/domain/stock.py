@@ -101,13 +101,13 @@ class Shelves:
     # Levels whose free units changed while they were locked, by holds that were due.
     announced_late: set[Place] = field(default_factory=set)
     movements: list[Movement] = field(default_factory=list)
-    _before: dict[Place, Level] = field(default_factory=dict)
+    # What was free, missing and received in all before a level was first moved.
+    _before: dict[Place, tuple[int, int, int]] = field(default_factory=dict)
     _of_sku: dict[str, list[Level]] = field(default_factory=dict)
     _moved_with: dict[Place, Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for place, level in self.levels.items():
-            self._before[place] = replace(level)
+        for level in self.levels.values():
             self._of_sku.setdefault(level.sku, []).append(level)
 
     def of(self, skus: Iterable[str]) -> list[Level]:
@@ -240,15 +240,17 @@ class Shelves:
                         last.get(place),
                     )
                 )
-            if level.missing > self._before[place].missing:
+            if place in self._before and level.missing > self._before[place][1]:
                 found.append(StockShortfallDetected(level.sku, level.location, level.version, level.missing))
         return found
 
     def _announces(self, place: Place) -> bool:
-        level, before = self.levels[place], self._before[place]
-        return (
-            place in self.announced_late or level.free != before.free or level.received_total != before.received_total
-        )
+        if place in self.announced_late:
+            return True
+        if place not in self._before:
+            return False
+        level, (free, _, received_total) = self.levels[place], self._before[place]
+        return level.free != free or level.received_total != received_total
 
     def _other(self, place: Place) -> OtherLevel | None:
         if place not in self._moved_with:
@@ -273,7 +275,10 @@ class Shelves:
         committed: int = 0,
         safety: int = 0,
     ) -> None:
-        level = self.levels[sku, location]
+        place = (sku, location)
+        level = self.levels[place]
+        if place not in self._before:
+            self._before[place] = level.free, level.missing, level.received_total
         level.on_hand += on_hand
         level.held += held
         level.committed += committed

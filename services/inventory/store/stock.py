@@ -68,17 +68,29 @@ async def write_movements(connection: Connection, movements: Sequence[Movement])
     )
 
 
-async def claim_rows(
-    connection: Connection, document_id: str, places: Sequence[tuple[str, str]]
+async def claim_counts(
+    connection: Connection, document_id: str, counts: Mapping[tuple[str, str], int]
 ) -> set[tuple[str, str]]:
-    """Marks rows of a document as taken in, and returns those that were not before."""
-    wanted = sorted(places)
+    """Marks rows of a document as taken in and makes sure that there is a stock row for each.
+
+    Returns the places of those that were not taken in before and say otherwise than the books. The others were true as
+    this statement was run: nothing needs to be locked for them.
+    """
+    wanted = sorted(counts)
     rows = await connection.fetch(
-        "INSERT INTO imported_rows (document_id, sku, location)"
-        " SELECT $1, * FROM unnest($2::text[], $3::text[]) ON CONFLICT DO NOTHING RETURNING sku, location",
+        "WITH counts AS MATERIALIZED ("
+        " SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[]) AS c (sku, location, quantity)"
+        "), claimed AS ("
+        " INSERT INTO imported_rows (document_id, sku, location) SELECT $1, sku, location FROM counts"
+        " ON CONFLICT DO NOTHING RETURNING sku, location"
+        "), added AS ("
+        " INSERT INTO stock (sku, location) SELECT sku, location FROM claimed ON CONFLICT DO NOTHING"
+        ") SELECT sku, location FROM claimed JOIN counts USING (sku, location) LEFT JOIN stock USING (sku, location)"
+        " WHERE coalesce(on_hand, 0) <> quantity",
         document_id,
         [sku for sku, _ in wanted],
         [location for _, location in wanted],
+        [counts[place] for place in wanted],
     )
     return {(row["sku"], row["location"]) for row in rows}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from services.chassis import telemetry
 from services.chassis.database import Transaction
 from services.chassis.facts import Fact
+from services.chassis.values import to_timestamp
 from services.inventory import publishes
 from services.inventory.domain.reservation import Purpose, Reservation, ReservationNotFound
 from services.inventory.domain.stock import Shelves, StockShortfallDetected
@@ -44,7 +45,7 @@ async def save(tx: Transaction, shelves: Shelves, journeys: Mapping[str, Journey
         return
     short = [one for one in happened if isinstance(one, StockShortfallDetected)]
     hurt = await reservations.hurt_by_shortfall(tx.connection, short, MOST_NAMED) if short else {}
-    here = telemetry.carrier()
+    here, now = telemetry.carrier(), to_timestamp(shelves.lock_time)
     carried: list[tuple[Fact, Journey]] = []
     for one in happened:
         if isinstance(one, StockShortfallDetected):
@@ -52,7 +53,7 @@ async def save(tx: Transaction, shelves: Shelves, journeys: Mapping[str, Journey
         else:
             mover = one.cause.reservation_id if one.cause else None
             journey = (journeys or {}).get(mover or "", here)
-            carried.append((publishes.stock_level_changed(one, shelves.lock_time), journey))
+            carried.append((publishes.stock_level_changed(one, now), journey))
     await tx.append_carried(carried)
 
 

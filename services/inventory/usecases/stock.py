@@ -79,15 +79,18 @@ async def set_location_ranks(tx: Transaction, country: str, locations: Sequence[
 
 async def import_counts(tx: Transaction, document_id: str, counts: Sequence[Counted], actor: str) -> int:
     """Takes in rows of a stock file that were not taken in before. Returns how many levels changed."""
-    places = [(count.sku, count.location) for count in counts]
-    await stock.add_places(tx.connection, places)
-    new = await stock.claim_rows(tx.connection, document_id, places)
+    counted = {(count.sku, count.location): count for count in counts}
+    new = await stock.claim_counts(
+        tx.connection, document_id, {place: count.quantity for place, count in counted.items()}
+    )
+    if not new:
+        return 0
     shelves = await stock.lock_shelves(tx.connection, [sku for sku, _ in new])
     changed = 0
-    for count in counts:
-        if (count.sku, count.location) in new:
-            cause = Cause(actor, f"{document_id}:{count.line}")
-            changed += shelves.count(count.sku, count.location, count.quantity, cause) != 0
+    for place in sorted(new):
+        count = counted[place]
+        cause = Cause(actor, f"{document_id}:{count.line}")
+        changed += shelves.count(count.sku, count.location, count.quantity, cause) != 0
     await save(tx, shelves)
     return changed
 
