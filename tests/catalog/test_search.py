@@ -200,6 +200,16 @@ async def test_facets_count_products_and_ignore_their_own_filter(shelf: Shelf) -
     assert counts(searched)["size"] == {"10": 1}
 
 
+async def test_every_attribute_may_be_filtered_at_once(shelf: Shelf) -> None:
+    has = {"size_system": "EU", "width": "wide", "material": "cork", "gender": "female", "age_group": "adult"}
+    await put(shelf, {"id": "full", "brand": "Acme", "product_type": "Wear", "size": "9", "color": "red", **has})
+    filters = wanted(category="Wear", brand="Acme", size="9", color="red", **has)
+    answer = await ask(shelf, filters=filters, facets=True)
+    assert [product.product_id for product in answer.products] == ["full"]
+    assert answer.total_size == 1
+    assert set(counts(answer)) == {filtered.attribute for filtered in filters}
+
+
 async def test_counts_beyond_the_exact_are_estimates_and_say_so(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": f"p{n}", "color": "red" if n % 4 else "blue", "brand": f"B{n % 3}"} for n in range(400)]
     for start in range(0, 400, 100):

@@ -6,6 +6,7 @@ made. What the whole window has is counted as it changes, and exact at any size.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,7 +14,7 @@ from time import monotonic
 from services.catalog.domain.feed import product_type
 from services.catalog.domain.sizes import size_order
 from services.catalog.search import conditions
-from services.catalog.search.asking import ATTRIBUTES, OF_PRODUCT, OF_VARIANT, Wanted
+from services.catalog.search.asking import ATTRIBUTES, OF_VARIANT, Wanted
 from services.catalog.search.conditions import Arguments
 from services.chassis.database import Database
 
@@ -27,10 +28,18 @@ TELLING = 200
 # Of a sample with many answers so many are counted value by value.
 COUNTED = 2_500
 MOST_VALUES = 100
+NO_PLACES = "SELECT NULL::bigint AS number, NULL::int AS token WHERE false"
+COLUMNS = {"brand": "ARRAY[f.brand]", "category": "f.categories"}
 # How long counts are kept in this process, and of how many questions. Numbers beside a list need not be to the moment;
 # what the list shows is never kept here.
 KEPT_SECONDS, KEPT = 1.0, 500
 
+# Parts of counts that are read at the same moment: the rest of the pool is for those who show products.
+AT_ONCE = 3
+
+SIZE = """
+SELECT coalesce(sum(products), 0)::bigint AS products FROM search_counts WHERE currency = $1 AND token = $1
+"""
 COUNTS = """
 SELECT t.token, t.kind, t.value, sum(c.products)::bigint AS products
 FROM search_counts c JOIN search_tokens t ON t.token = c.token
@@ -69,6 +78,7 @@ class Counting:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reading = asyncio.Semaphore(AT_ONCE)
         self._kept: dict[object, tuple[float, Counted | Mapping[str, list[Value]]]] = {}
 
     async def count(self, wanted: Wanted) -> Counted:
@@ -94,24 +104,27 @@ class Counting:
     async def _count(self, wanted: Wanted) -> Counted:
         if not wanted.currency:
             return Counted(0, False, {})
-        whole = await self.whole(wanted.currency)
-        size = sum(each.products for each in whole.get("currency", ()))
         if wanted.everything:
+            whole = await self.whole(wanted.currency)
+            size = sum(each.products for each in whole.get("currency", ()))
             return Counted(size, False, _best({name: whole.get(name, []) for name in ATTRIBUTES}))
+        is_small = (await self._database.fetch(SIZE, wanted.currency))[0]["products"] <= SMALL
         filtered = [attribute for attribute, _ in wanted.values]
-        tally = await self._tally(wanted, size, [name for name in ATTRIBUTES if name not in filtered])
-        for attribute in filtered:
-            others = wanted.without(attribute)
-            if others.everything:
-                tally.values[attribute] = list(whole.get(attribute, ()))
-            else:
-                more = await self._tally(others, size, [attribute])
-                tally.values |= more.values
-                tally.estimated |= more.estimated
+        # Of an attribute that is filtered, what the other filters leave.
+        tally, *others = await asyncio.gather(
+            self._tally(wanted, is_small, [name for name in ATTRIBUTES if name not in filtered]),
+            *(self._tally(wanted.without(attribute), is_small, [attribute]) for attribute in filtered),
+        )
+        for other in others:
+            tally.values |= other.values
+            tally.estimated |= other.estimated
         return Counted(tally.total, tally.estimated, _best(tally.values))
 
-    async def _tally(self, wanted: Wanted, size: int, attributes: Sequence[str]) -> _Tally:
-        if size > SMALL:
+    async def _tally(self, wanted: Wanted, is_small: bool, attributes: Sequence[str]) -> _Tally:
+        if wanted.everything:
+            whole = await self.whole(wanted.currency)
+            return _Tally(values={name: list(whole.get(name, ())) for name in attributes})
+        if not is_small:
             tally = await self._read(wanted, attributes, f"r.lot < {LOTS}", f"ORDER BY r.lot LIMIT {COUNTED}")
             if tally.total > TELLING:
                 return _scaled(tally, OF_LOTS / LOTS)
@@ -122,25 +135,34 @@ class Counting:
         answering = conditions.rows(wanted, arguments)
         if answering is None:
             return _Tally()
-        of_product = [name for name in attributes if name in OF_PRODUCT]
-        of_variant = [name for name in attributes if name in OF_VARIANT]
-        tokens = "|| ".join(
-            [f"ARRAY[{', '.join(f'o.{name}' for name in of_variant)}]::int[]"]
-            + [{"brand": "f.brand", "category": "f.categories"}[name] for name in of_product]
-        )
-        rows = await self._database.fetch(
-            f"WITH found AS MATERIALIZED (SELECT r.number, r.lot, r.brand, r.categories, r.offers FROM search_rows r"
-            f" WHERE {' AND '.join(answering)} AND {among}),"
-            f" counted AS MATERIALIZED (SELECT * FROM found r {some}),"
-            f" places AS (SELECT DISTINCT f.number, each.token FROM counted f CROSS JOIN LATERAL unnest(f.offers) o"
-            f" CROSS JOIN LATERAL unnest({tokens}) AS each(token)"
-            f" WHERE {conditions.offers(wanted, arguments)} AND each.token > 0),"
-            f" summed AS (SELECT p.token, count(*) AS products FROM places p GROUP BY p.token)"
-            f" SELECT (SELECT count(*) FROM found) AS total, (SELECT count(*) FROM counted) AS counted,"
-            f" t.kind, t.value, s.products FROM (SELECT 1) one LEFT JOIN"
-            f" (summed s JOIN search_tokens t ON t.token = s.token) ON true",
-            *arguments.values,
-        )
+        of_variant = [f"o.{name}" for name in attributes if name in OF_VARIANT]
+        of_product = [column for name, column in COLUMNS.items() if name in attributes]
+        # What a product has is of all its variants alike, and each once.
+        parts = [
+            f"SELECT f.number, each.token FROM counted f CROSS JOIN LATERAL unnest({column}) AS each(token)"
+            " WHERE each.token > 0"
+            for column in of_product
+        ]
+        if of_variant:
+            parts.append(
+                f"SELECT DISTINCT f.number, each.token FROM counted f CROSS JOIN LATERAL unnest(f.offers) o"
+                f" CROSS JOIN LATERAL unnest(ARRAY[{', '.join(of_variant)}]) AS each(token)"
+                f" WHERE {conditions.offers(wanted, arguments)} AND each.token > 0"
+            )
+        async with self._reading:
+            rows = await self._database.fetch(
+                "WITH found AS MATERIALIZED (SELECT r.number, r.lot, r.brand, r.categories, r.offers"
+                f" FROM search_rows r WHERE {' AND '.join(answering)} AND {among}),"
+                f" counted AS MATERIALIZED (SELECT * FROM found r {some}),"
+                f" places AS ({' UNION ALL '.join(parts) or NO_PLACES}),"
+                " summed AS (SELECT t.kind, t.value, s.products,"
+                f" row_number() OVER (PARTITION BY t.kind ORDER BY s.products DESC, t.value) AS nth"
+                f" FROM (SELECT p.token, count(*) AS products FROM places p GROUP BY p.token) s"
+                f" JOIN search_tokens t ON t.token = s.token)"
+                f" SELECT (SELECT count(*) FROM found) AS total, (SELECT count(*) FROM counted) AS counted,"
+                f" s.kind, s.value, s.products FROM (SELECT 1) one LEFT JOIN summed s ON s.nth <= {MOST_VALUES}",
+                *arguments.values,
+            )
         total, counted = rows[0]["total"], rows[0]["counted"]
         tally = _Tally(total, False, {name: [] for name in attributes})
         for row in rows:

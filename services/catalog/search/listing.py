@@ -7,10 +7,12 @@ that a row that does not change is neither repeated nor skipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+import asyncpg
 
 from services.catalog.domain.words import STEMMERS
 from services.catalog.search import conditions
@@ -55,6 +57,12 @@ class _Sort:
     descending: bool
 
 
+# A way to read a page, as a statement; its arguments are those of `_read_along`.
+_Read = Callable[[Wanted, Order, _Sort, Place | None, int, Sequence[str], Arguments], str]
+# Behind the last of those that are just so near.
+PASSED = Place((), -1)
+
+
 async def page(
     database: Database, wanted: Wanted, order: Order, languages: Sequence[str], after: Place | None, size: int
 ) -> list[Found]:
@@ -64,7 +72,8 @@ async def page(
     if order is Order.RELEVANCE:
         return await _by_relevance(database, wanted, after, size)
     sort = _sort(order, languages)
-    return await _in_order(database, wanted, order, sort, after, size, Nearness.TEXT, None)
+    ways = (_read_along, _read_all)
+    return await _in_order(database, wanted, order, sort, after, size, Nearness.TEXT, None, ways)
 
 
 async def _in_order(
@@ -76,9 +85,12 @@ async def _in_order(
     size: int,
     nearness: Nearness,
     nearer: Nearness | None,
+    ways: Sequence[_Read],
 ) -> list[Found]:
-    """Rows that answer at least so well, but not as well as `nearer`."""
-    for read in (_read_along, _read_all):
+    """Rows that answer at least so well, but not as well as `nearer`: by the first way that fills the page, or the
+    last."""
+    rows: Sequence[asyncpg.Record] = ()
+    for read in ways:
         arguments = Arguments()
         answering = _between(wanted, arguments, nearness, nearer)
         if answering is None:
@@ -150,6 +162,32 @@ def _read_all(
 
 async def _by_relevance(database: Database, wanted: Wanted, after: Place | None, size: int) -> list[Found]:
     """Nearest first, of those as near the most popular."""
+    found = await _nearest_along(database, wanted, after, size)
+    if found is None:
+        found = await _sorted_by_nearness(database, wanted, after, size)
+    if found is None:
+        found = []
+        for nearness in reversed(Nearness):
+            here = _within(after, nearness)
+            if here is not PASSED:
+                found += await _as_near(database, wanted, nearness, here, size - len(found), (_read_along, _read_all))
+            if len(found) == size:
+                break
+    return found
+
+
+async def _nearest_along(database: Database, wanted: Wanted, after: Place | None, size: int) -> list[Found] | None:
+    """A page of those as near as can be, where they stand close together among the popular; else None."""
+    for nearness in reversed(Nearness):
+        here = _within(after, nearness)
+        if here is not PASSED and conditions.rows(wanted, Arguments(), nearness) is not None:
+            found = await _as_near(database, wanted, nearness, here, size, (_read_along,))
+            return found if len(found) == size else None
+    return None
+
+
+async def _sorted_by_nearness(database: Database, wanted: Wanted, after: Place | None, size: int) -> list[Found] | None:
+    """All that answers, sorted; None where that is too much."""
     arguments = Arguments()
     answering = conditions.rows(wanted, arguments)
     assert answering is not None  # noqa: S101
@@ -176,22 +214,25 @@ async def _by_relevance(database: Database, wanted: Wanted, after: Place | None,
             for row in rows
             if row["number"] is not None
         ]
-    found: list[Found] = []
+    return None
+
+
+async def _as_near(
+    database: Database, wanted: Wanted, nearness: Nearness, after: Place | None, size: int, ways: Sequence[_Read]
+) -> list[Found]:
+    """The next of those that are just so near. `after` is a place among them."""
+    nearer = Nearness(nearness + 1) if nearness < FARTHEST else None
     sort = _sort(Order.POPULARITY, ())
-    for nearness in reversed(Nearness):
-        far = FARTHEST - nearness
-        here = None
-        if after is not None:
-            reached, *key = after.key
-            if far < int(str(reached)):
-                continue
-            here = Place(tuple(key), after.number) if far == reached else None
-        nearer = Nearness(nearness + 1) if nearness < Nearness.EXACT else None
-        part = await _in_order(database, wanted, Order.POPULARITY, sort, here, size - len(found), nearness, nearer)
-        found += [Found(each.product_id, Place((far, *each.place.key), each.place.number)) for each in part]
-        if len(found) == size:
-            break
-    return found
+    part = await _in_order(database, wanted, Order.POPULARITY, sort, after, size, nearness, nearer, ways)
+    return [Found(each.product_id, Place((FARTHEST - nearness, *each.place.key), each.place.number)) for each in part]
+
+
+def _within(after: Place | None, nearness: Nearness) -> Place | None:
+    """The place among those that are just so near: None before the first, PASSED after the last."""
+    far = FARTHEST - nearness
+    if after is None or far > after.key[0]:  # type: ignore[operator]
+        return None
+    return PASSED if far < after.key[0] else Place(after.key[1:], after.number)  # type: ignore[operator]
 
 
 def _between(wanted: Wanted, arguments: Arguments, nearness: Nearness, nearer: Nearness | None) -> list[str] | None:
