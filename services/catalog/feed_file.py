@@ -6,6 +6,7 @@ import codecs
 import csv
 import sqlite3
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -90,9 +91,13 @@ class FeedFile:
         self._progress = progress
         self._text = opened
         self._required = REQUIRED_OF_TRANSLATIONS if translation else REQUIRED
+        # Lines that were read, and given back: they are read again before those of the file.
+        self._given_back: deque[str] = deque()
         self._consumed = 0
+        # The lines of the row that is being read.
+        self._of_row: list[str] = []
         csv.field_size_limit(FIELD_CHARACTERS)
-        self._table = csv.reader(self._lines(), delimiter="\t", strict=True)
+        self._table = self._reader()
 
     def __iter__(self) -> Iterator[pb.FeedRow]:
         columns = self._header()
@@ -147,32 +152,49 @@ class FeedFile:
         return columns
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row with the number of its first line."""
+        """Each row with the number of its first line.
+
+        A quote that is never closed takes the lines behind it with it: they are given back, and read as rows.
+        """
         while True:
             line = self._consumed + 1
+            self._of_row.clear()
             try:
                 cells = next(self._table, None)
             except csv.Error as error:
                 self._progress.report(line, "row", f"cannot be read: {_meaning(error)}")
+                self._give_back(self._of_row[1:])
                 continue
             if cells is None:
                 return
             if any(cell.strip() for cell in cells):
                 yield line, cells
 
-    def _lines(self) -> Iterator[str]:
-        """Lines of a bounded length, however long those of the file are."""
-        while True:
-            try:
-                line = self._text.readline(LINE_CHARACTERS)
-            except UnicodeError as error:
-                raise UnusableFile(f"is broken after line {self._consumed}: {error}") from None
-            if not line:
-                return
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(iter(self._line, ""), delimiter="\t", strict=True)
+
+    def _line(self) -> str:
+        """The next line, of a bounded length however long those of the file are; empty at the end."""
+        line = self._given_back.popleft() if self._given_back else self._line_of_file()
+        if line:
             self._consumed += 1
-            if len(line) == LINE_CHARACTERS:
-                raise UnusableFile(f"line {self._consumed} is longer than {LINE_CHARACTERS} characters")
-            yield line
+            self._of_row.append(line)
+        return line
+
+    def _line_of_file(self) -> str:
+        try:
+            line = self._text.readline(LINE_CHARACTERS)
+        except UnicodeError as error:
+            raise UnusableFile(f"is broken after line {self._consumed}: {error}") from None
+        if len(line) == LINE_CHARACTERS:
+            raise UnusableFile(f"line {self._consumed + 1} is longer than {LINE_CHARACTERS} characters")
+        return line
+
+    def _give_back(self, lines: Sequence[str]) -> None:
+        self._given_back.extendleft(reversed(lines))
+        self._consumed -= len(lines)
+        # The last one may have come to its end.
+        self._table = self._reader()
 
 
 def opened(file: Path) -> TextIO:

@@ -279,6 +279,7 @@ class AccessRule:
         self._allow = frozenset(policy.allow)
         self._services = frozenset(policy.services)
         self.customer_field: str = policy.customer_field
+        self.rows_field: str = policy.rows_field
         if self.customer_field and not _is_text(method.input_type, self.customer_field):
             raise ValueError(f"{method.full_name}: the policy's customer_field is no text field of the request")
 

@@ -167,7 +167,7 @@ class Rpc:
 
     def check(self, raw: bytes, request: Message) -> None:
         """Raises `InvalidInput` with each field that is wrong."""
-        refuse_nul(raw, request)
+        refuse_nul(raw, request, self.rule.rows_field)
         if self._rules is not None:
             self._rules(request)
 

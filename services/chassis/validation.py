@@ -25,17 +25,22 @@ def checker(message: type[Message]) -> Callable[[Message], None] | None:
     return _check
 
 
-def refuse_nul(raw: bytes, message: Message) -> None:
-    """Raises `InvalidInput` with each text of the message that has a NUL character in it: PostgreSQL keeps none."""
+def refuse_nul(raw: bytes, message: Message, rows_field: str = "") -> None:
+    """Raises `InvalidInput` with each text of the message that has a NUL character in it: PostgreSQL keeps none.
+
+    `rows_field` is left alone: its rows are checked one by one by whoever takes them in.
+    """
     if b"\x00" not in raw:  # nearly always, and for nearly nothing
         return
-    fields = [(path, "must have no NUL character") for path in _texts_with_nul(message)]
+    fields = [(path, "must have no NUL character") for path in _texts_with_nul(message, but=rows_field)]
     if fields:
         raise InvalidInput(fields)
 
 
-def _texts_with_nul(message: Message, inside: str = "") -> Iterator[str]:
+def _texts_with_nul(message: Message, inside: str = "", but: str = "") -> Iterator[str]:
     for field, value in message.ListFields():
+        if field.name == but:
+            continue
         path = f"{inside}{field.name}"
         for place, element in _elements(field, path, value):
             if isinstance(element, Message):

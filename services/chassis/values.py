@@ -37,6 +37,11 @@ def to_money(amount: Decimal, currency: str) -> Money:
     return Money(currency_code=currency, units=units, nanos=int((amount - units) * NANOS))
 
 
-def from_money(money: Money) -> Decimal:
-    """The amount; exact."""
+def from_money(money: Money, field: str = "amount") -> Decimal:
+    """The amount; exact.
+
+    Raises `InvalidInput` naming the field: anybody can send units and nanos that are no amount, as of different signs.
+    """
+    if abs(money.nanos) >= NANOS or money.units * money.nanos < 0:
+        raise InvalidInput([(field, "has nanos that do not go with its units: less than one unit, of the same sign")])
     return Decimal(money.units) + Decimal(money.nanos) / NANOS

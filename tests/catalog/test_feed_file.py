@@ -92,6 +92,36 @@ async def test_each_broken_row_is_reported_with_its_line_and_the_good_ones_kept(
     assert await known(shelf) == {"a": "First", "c": "Two lines", "g": 'Inch 6" fine'}
 
 
+async def test_a_quote_that_is_never_closed_loses_its_own_row_only(
+    command: Command, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behind = "".join(f"s{number}\tGood\t1.00 EUR\n" for number in range(50))
+    content = HEADER + 'a\t"Never closed\t1.00 EUR\nb\tGood\t1.00 EUR\nc\t"Quoted"\t1.00 EUR\n'
+    content += behind + 'd\t"Nor this\t1.00 EUR\n'
+    content += "e\tLast, without a line end\t1.00 EUR"
+    assert await command(content) == 0
+    said = capsys.readouterr()
+    assert re.findall(r"^feed\.tsv:.*", said.err, re.MULTILINE) == [
+        'feed.tsv:2: row: cannot be read: a text goes on after its closing quote; write quotes inside as ""',
+        "feed.tsv:55: row: cannot be read: a quote is opened and not closed",
+    ]
+    assert said.out == "feed.tsv: 53 changed, 0 unchanged, 2 broken\n"
+    assert set(await known(shelf)) == {"b", "c", "e", *(f"s{number}" for number in range(50))}
+
+
+async def test_a_nul_character_breaks_its_row_and_not_those_around_it(
+    command: Command, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken_rows = "b\tNot\0good\t1.00 EUR\nc\tGood\t1.00\0 EUR\nd\0\tGood\t1.00 EUR\n"
+    content = f"{HEADER}a\tGood\t1.00 EUR\n{broken_rows}e\tGood\t1.00 EUR\n"
+    assert await command(content) == 0
+    said = capsys.readouterr()
+    assert said.out == "feed.tsv: 2 changed, 0 unchanged, 3 broken\n"
+    broken = re.findall(r"^feed\.tsv:(\d+): (\w+):", said.err, re.MULTILINE)
+    assert broken == [("3", "title"), ("4", "price"), ("5", "id")]
+    assert set(await known(shelf)) == {"a", "e"}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -142,9 +172,9 @@ async def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
 async def test_an_open_quote_is_found_where_it_was_opened(
     command: Command, shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await command(HEADER + 'a\tFine\t1.00 EUR\nb\t"Open\t1.00 EUR\nc\tSwallowed\t1.00 EUR\n') == 0
+    assert await command(HEADER + 'a\tFine\t1.00 EUR\nb\t"Open\t1.00 EUR\nc\tBehind it\t1.00 EUR\n') == 0
     assert "feed.tsv:3: row: cannot be read: a quote is opened and not closed" in capsys.readouterr().err
-    assert set(await known(shelf)) == {"a"}
+    assert set(await known(shelf)) == {"a", "c"}
 
 
 async def test_a_missing_file_and_a_service_that_refuses_have_their_own_exit_codes(

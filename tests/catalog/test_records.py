@@ -402,3 +402,13 @@ async def test_the_history_has_pages_and_cannot_be_mistaken_for_another(shelf: S
     request.product_id = "b"
     with pytest.raises(InvalidInput, match="page_token"):
         await shelf.admin.ListProductChanges(request)
+
+
+@pytest.mark.parametrize(("units", "nanos"), [(5, -500_000_000), (-1, 2_000_000_000), (1, 1_500_000_000), (0, 10**9)])
+async def test_nanos_that_do_not_go_with_the_units_are_no_price(shelf: Shelf, units: int, nanos: int) -> None:
+    await shelf.feed({"id": "a-1", "item_group_id": "a"})
+    price = records.Price(amount=Money(currency_code="USD", units=units, nanos=nanos))
+    with acting_as(OPERATOR), pytest.raises(InvalidInput) as refusal:
+        await shelf.admin.SetPrice(records.SetPriceRequest(request_id=uuid4().hex, sku="a-1", price=price))
+    assert [field for field, _ in refusal.value.fields] == ["price.amount"]
+    assert [one.amount.currency_code for one in (await record(shelf)).variants[0].prices] == ["EUR"]

@@ -110,6 +110,16 @@ def test_nul_is_found_in_maps_and_allowed_where_it_is_no_text() -> None:
         refuse_nul(good.SerializeToString(), good)
 
 
+def test_rows_that_are_checked_one_by_one_may_have_a_nul() -> None:
+    rows = [inventory_pb2.StockRow(line=2, sku="a\0")]
+    good = inventory_pb2.ImportStockRequest(document_id="file:0001", rows=rows)
+    refuse_nul(good.SerializeToString(), good, "rows")
+    bad = inventory_pb2.ImportStockRequest(document_id="file:\0", rows=rows)
+    with pytest.raises(InvalidInput) as refusal:
+        refuse_nul(bad.SerializeToString(), bad, "rows")
+    assert [field for field, _ in refusal.value.fields] == ["document_id"]
+
+
 async def test_ten_thousand_wrong_lines_still_get_an_answer(issuer: Issuer) -> None:
     async with serving(issuer) as rig:
         bad = reserve(lines=[inventory_pb2.ReservationLine(sku="a b", quantity=-1)] * 10_000)

@@ -61,6 +61,8 @@ PASSED_OVER = frozenset(
     )
 )
 CATEGORY_SEPARATOR = " > "
+# The longest path of a category, in bytes of UTF-8, with its separators: it stands in indexes, beside other values.
+CATEGORY_BYTES = 1000
 MOST_IMAGES = 50
 DEAREST = 10**9
 
@@ -235,7 +237,15 @@ def _text(text: str, *, most: int) -> str:
     return " ".join(text.split())
 
 
-_TEXT_RULES = {column: partial(_text, most=most) for column, most in TEXTS.items()}
+def _path(text: str, *, most: int) -> str:
+    text = _text(text, most=most)
+    if len(category(text).encode()) > CATEGORY_BYTES:
+        raise Wrong(f"is longer than {CATEGORY_BYTES} bytes")
+    return text
+
+
+CATEGORIES = ("product_type", "google_product_category")
+_TEXT_RULES = {column: partial(_path if column in CATEGORIES else _text, most=most) for column, most in TEXTS.items()}
 
 
 def text_rule(column: str) -> Callable[[str], str]:

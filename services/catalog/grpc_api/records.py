@@ -106,7 +106,7 @@ class CatalogAdminApi:
     async def SetPrice(self, request: pb.SetPriceRequest) -> pb.SetPriceResponse:
         given = request.price
         price = SetPrice(
-            from_money(given.amount),
+            from_money(given.amount, "price.amount"),
             given.amount.currency_code,
             to_datetime(given.start_time, "price.start_time") if given.HasField("start_time") else None,
             to_datetime(given.end_time, "price.end_time") if given.HasField("end_time") else None,
