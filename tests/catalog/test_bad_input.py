@@ -6,6 +6,7 @@ from random import Random
 from uuid import uuid4
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from services.catalog.domain.feed import CATEGORY_BYTES, TEXTS, category, check
@@ -73,7 +74,7 @@ def test_so_has_that_of_a_text() -> None:
     request = records.UpdateProductRequest(
         request_id=uuid4().hex,
         product=records.ProductRecord(product_id="a", texts=texts),
-        update_mask={"paths": ["texts"]},
+        update_mask=FieldMask(paths=["texts"]),
     )
     check_it = checker(records.UpdateProductRequest)
     assert check_it is not None
