@@ -71,10 +71,12 @@ def test_a_second_up_changes_nothing(infrastructure: Stack) -> None:
 @pytest.mark.parametrize("part", ["postgres", "kafka", "issuer"])
 def test_a_killed_part_comes_back_and_the_status_tells(infrastructure: Stack, part: str) -> None:
     before = infrastructure.pid(part)
+    (known,) = [len(each.exits) for each in infrastructure.status() if each.name == part]
     infrastructure.signal(part, signal.SIGKILL)
     wait_until(lambda: infrastructure.supervisor.info(part)["pid"] not in (0, before), 30, f"{part} did not come back")
     infrastructure.await_ready(part)
     (status,) = [each for each in infrastructure.status() if each.name == part]
-    assert status.exits[-1].how == "terminated by SIGKILL"
+    # PostgreSQL may need more than one try: its orphaned children end a moment later.
+    assert status.exits[known].how == "terminated by SIGKILL"
     assert status.pid == infrastructure.pid(part)
     assert status.memory > 0

@@ -85,7 +85,7 @@ CASES = [
     Case(
         "a message of more than gRPC takes",
         BEGIN,
-        lambda sku: bytes(3 * MOST_BYTES),
+        lambda sku: bytes(9 * MOST_BYTES),
         "RESOURCE_EXHAUSTED",
         "",  # cut off by gRPC itself, before anybody of us sees it
     ),
@@ -129,7 +129,14 @@ CASES = [
         rpc="HotlineService/PressHelp",
     ),
     *(
-        _wrong(f"page token {token!r} of {rpc}", lambda sku, ask=ask, token=token: ask(token), "page_token", rpc=rpc)  # type: ignore[misc]
+        Case(
+            f"page token {token[:20]!r} of {rpc}",
+            rpc,
+            lambda sku, ask=ask, token=token: ask(token),  # type: ignore[misc]
+            "INVALID_ARGUMENT",
+            "INVALID_PAGE_TOKEN",
+            ["page_token"],
+        )
         for token in ("x", "bm90IG91cnM", "💥" * 100)
         for rpc, ask in (
             ("ShippingService/ListOrders", lambda token: shipping.ListOrdersRequest(page_token=token)),
