@@ -41,6 +41,8 @@ class Works:
                 continue
             if "break" in command:
                 raise RuntimeError("broken")
+            if "late" in command:
+                await tx.connection.execute("INSERT INTO refused_at_commit VALUES (1)")
             if "locked" in command:
                 await tx.connection.execute("UPDATE busy SET id = id")
             await tx.connection.execute("INSERT INTO handled (key, value) VALUES ($1, '')", command)
@@ -64,6 +66,10 @@ async def works(infrastructure: Stack) -> AsyncIterator[Works]:
     async with rig(infrastructure) as made:
         set_caller(VISITOR)
         await made.database.pool.execute("CREATE TABLE busy AS SELECT 1 AS id")
+        await made.database.pool.execute(
+            "CREATE TABLE nothing (id int PRIMARY KEY);"
+            " CREATE TABLE refused_at_commit (id int REFERENCES nothing DEFERRABLE INITIALLY DEFERRED)"
+        )
         yield Works(made)
 
 
@@ -93,6 +99,15 @@ async def test_one_that_breaks_breaks_alone(works: Works) -> None:
     assert sorted(map(len, works.batches)) == [1, 1, 1, 3]
     with pytest.raises(RuntimeError):
         await works.ask("break")
+
+
+async def test_nobody_is_answered_before_the_commit(works: Works) -> None:
+    answers = await works.all("a", "late", "b")
+    assert [isinstance(answer, Answer) for answer in answers] == [True, False, True]
+    assert sorted(await works.written()) == ["a", "b"]
+    # Each was answered by the transaction that was kept.
+    assert max(map(len, works.batches)) == 3
+    assert await works.rig.count("requests") == 2
 
 
 async def test_a_repeat_gets_the_same_answer_also_at_the_same_moment(works: Works) -> None:
@@ -135,8 +150,9 @@ async def test_who_waits_for_a_lock_does_not_hold_up_the_others(works: Works) ->
             while not works.batches:
                 await asyncio.sleep(0)
             others = [asyncio.create_task(works.ask(name)) for name in ("a", "b")]
-            # While the lock is still held.
-            await asyncio.gather(*others)
+            # While the lock is still held, and long before the stuck one gives up.
+            async with asyncio.timeout(2):
+                await asyncio.gather(*others)
             assert not stuck.done()
         assert (await stuck).reservation.order_id == "locked"
     finally:

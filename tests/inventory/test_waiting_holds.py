@@ -71,6 +71,20 @@ async def test_the_checkout_of_who_waited_takes_their_units(api: InventoryApi, d
     await audit(database)
 
 
+async def test_nobody_takes_the_turn_of_whom_they_share_a_transaction_with(api: InventoryApi) -> None:
+    await receive(api, "a", 1)
+    turn = await wait_for(api, ("a", 1))
+    # At once, so that both are decided in one transaction.
+    other, own = await asyncio.gather(
+        api.ReserveStock(reserve_request(("a", 1), customer="cus_other")),
+        api.ReserveStock(reserve_request(("a", 1), customer="cus_waiting")),
+        return_exceptions=True,
+    )
+    assert isinstance(other, OutOfStock)
+    assert isinstance(own, pb.ReserveStockResponse)
+    assert list(own.used_reservation_ids) == [turn.reservation_id]
+
+
 async def test_a_turn_of_several_skus_is_used_sku_by_sku(api: InventoryApi, database: Database) -> None:
     await receive(api, "a", 1)
     await receive(api, "b", 1)
