@@ -20,6 +20,7 @@ from .ordering import place_order
 from .reading import get_product, list_first_page
 from .reserving import availability, commit, reserve
 from .rounds import Bench
+from .searching import SMALL, search
 from .shop import open_shop
 from .upgrading import order_to_upgrade
 
@@ -33,7 +34,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "reserve": reserve,
     "commit": commit,
     "availability": availability,
+    "search": search,
 }
+# Only when it is named: a million products take their time to make.
+NAMED_ONLY = {"search"}
 
 
 def main() -> int:
@@ -42,9 +46,12 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME,…", help=f"some of: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--seconds", type=float, default=2, help="how long each time (default: 2)")
+    parser.add_argument("--products", type=int, default=1_000_000, help="searched among (default: 1000000)")
     parser.add_argument("--json", type=Path, default=ROOT / ".local" / "bench.json", help="where the figures go")
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(MEASUREMENTS)
+    names = options.only.split(",") if options.only else [name for name in MEASUREMENTS if name not in NAMED_ONLY]
+    if options.products <= SMALL:
+        parser.error(f"search compares with {SMALL:,} products: ask for more")
     if unknown := set(names) - set(MEASUREMENTS):
         parser.error(f"there is no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
     console = Console()
@@ -65,7 +72,7 @@ def _measure(console: Console, names: list[str], options: argparse.Namespace) ->
 
     rows: list[Row] = []
     with open_shop(lambda part, what, seconds: say(f"{part}: {what}")) as shop:
-        bench = Bench(shop, options.rounds, options.seconds, say)
+        bench = Bench(shop, options.rounds, options.seconds, say, options.products)
         for name in names:
             say(f"measuring {name}")
             rows += MEASUREMENTS[name](bench)

@@ -21,6 +21,8 @@ class Bench:
     # How long a contestant has in each round, where it goes by time.
     seconds: float
     say: Callable[[str], None]
+    # How many are searched among.
+    products: int = 1_000_000
 
 
 def measure(bench: Bench, contestants: Mapping[str, Contestant]) -> list[Measured]:
