@@ -106,6 +106,10 @@ class Window:
         # What is left of a product must still be what was asked for.
         shown = [product for product in shown if any(question.fits(one.row) for one in product.variants)]
         counted = await self._finding.count(search) if count else None
+        if search.wanted is None:
+            # Named by an article number, whatever else was asked.
+            shown = [product for product in shown if _fits(question, product)]
+            counted = replace(counted, total=len(shown)) if counted else None
         more = search.wanted is not None and len(search.found) == size
         return Page(shown, search.found[-1].place if more else None, unconfirmed_since, search.instead, counted)
 
@@ -232,6 +236,10 @@ def _products(rows: Iterable[asyncpg.Record]) -> list[tuple[asyncpg.Record, list
             found.append((row, []))
         found[-1][1].append(row)
     return found
+
+
+def _fits(question: Question, product: ShownProduct) -> bool:
+    return question.fits_product(product.head["product_brand"], product.head["product_category"])
 
 
 def _kept(rows: Iterable[asyncpg.Record], free: dict[str, int]) -> list[Shown]:

@@ -349,3 +349,18 @@ async def test_categories_have_what_is_in_stock(shelf: Shelf) -> None:
     ]
     below = await shelf.storefront.ListCategories(pb.ListCategoriesRequest(parent="Wear>Shoes"))
     assert [each.product_type for each in below.categories] == [SNEAKERS]
+
+
+async def test_what_an_article_number_finds_must_be_what_else_was_asked_and_is_counted_so(shelf: Shelf) -> None:
+    await shelf.feed({"id": "a-1", "item_group_id": "a", "brand": "Acme", "product_type": "Shoes > Boots"})
+    await shelf.stock(**{"a-1": 1})
+    for narrowed, there in (
+        (pb.ListProductsRequest(query="a-1"), 1),
+        (pb.ListProductsRequest(query="a-1", filters=wanted(brand="Other")), 0),
+        (pb.ListProductsRequest(query="a-1", filters=wanted(brand="Acme", category="Shoes")), 1),
+        (pb.ListProductsRequest(query="a-1", filters=wanted(category="Shoes > Boot")), 0),
+        (pb.ListProductsRequest(query="a-1", currency_code="CZK"), 0),
+    ):
+        narrowed.facets = True
+        answer = await shelf.storefront.ListProducts(narrowed)
+        assert (len(answer.products), answer.total_size) == (there, there)

@@ -99,6 +99,12 @@ class Question:
             return False
         return all(variant[name] in values for name, values in self.filters if name in OF_VARIANT)
 
+    def fits_product(self, brand: str, category: str) -> bool:
+        """Whether a product has what was asked of products."""
+        filters = dict(self.filters)
+        brands, categories = filters.get("brand", (brand,)), filters.get("category", ("",))
+        return brand in brands and category.startswith(categories)
+
 
 class Tokens:
     """Words and values to the numbers they have in the index."""

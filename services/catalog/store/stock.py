@@ -35,7 +35,8 @@ WHERE excluded.as_of > watermarks.as_of
 # the versions say (higher ones come from before inventory was restored from a backup); a row heard since is replaced
 # only by something newer. A hold that ran out and that inventory has not written down yet makes more units free at the
 # same version ("lapsed"): that is the truth already and the fact that follows has a higher version, so it is taken too.
-# A version that moved without changing `free` (a hold became an order) is not worth a write.
+# A version that moved without changing `free` (a hold became an order) is not worth a write; one that is ahead of
+# inventory's is, since it would hide the facts to come.
 HEAL = """
 INSERT INTO stock_copy AS known (sku, location, version, free, received_total, heard_time)
 SELECT told.*, clock_timestamp()
@@ -44,7 +45,8 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
 ORDER BY sku COLLATE "C", location COLLATE "C"
 ON CONFLICT (sku, location) DO UPDATE SET version = excluded.version, free = excluded.free,
     received_total = excluded.received_total, heard_time = excluded.heard_time
-WHERE known.free <> excluded.free AND (known.heard_time < $6 OR excluded.version > known.version)
+WHERE (known.free <> excluded.free OR known.version > excluded.version)
+    AND (known.heard_time < $6 OR excluded.version > known.version)
 RETURNING new.sku, CASE
     WHEN old.sku IS NULL THEN CASE WHEN new.free > 0 THEN 'missing' END
     WHEN old.version < new.version THEN 'stale'
@@ -83,7 +85,8 @@ DIFFER = """
 SELECT EXISTS (
     SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
         AS told(sku, location, version, free, received_total)
-    LEFT JOIN stock_copy c USING (sku, location) WHERE coalesce(c.free, 0) <> told.free
+    LEFT JOIN stock_copy c USING (sku, location)
+    WHERE coalesce(c.free, 0) <> told.free OR c.version > told.version
 )
 """
 
