@@ -115,13 +115,23 @@ async def test_no_answer_is_older_than_the_bound_with_the_age_of_what_it_was_mad
     assert kept(stocked).made == 3  # which is not kept
 
 
-async def test_what_is_not_confirmed_is_not_kept(stocked: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_confirmed_is_not_kept(stocked: Shelf, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the copy was within its bound when the answer was begun: it went past while that was made."""
     monkeypatch.setattr(freshness, "READING_SECONDS", 0.0)
-    await stocked.be_stale()
     stocked.inventory.away = True
-    assert (await ask(stocked)).HasField("unconfirmed_since")
+    question = LIST.SerializeToString()
+
+    async def overtaken() -> pb.ListProductsResponse:
+        await stocked.be_stale()
+        answer: pb.ListProductsResponse = await stocked.storefront.ListProducts(LIST)
+        return answer
+
+    body = await kept(stocked).make(question, overtaken)
+    assert pb.ListProductsResponse.FromString(body).HasField("unconfirmed_since")
+    assert kept(stocked).get(question) is None
     await stocked.be_fresh()
     assert not (await ask(stocked)).HasField("unconfirmed_since")
+    assert kept(stocked).get(question)
 
 
 async def test_what_changed_while_the_answer_was_made_is_not_kept(stocked: Shelf) -> None:
