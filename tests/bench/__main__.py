@@ -16,6 +16,7 @@ from deploy.local.service import ROOT
 from . import load, machine, report
 from .figures import Row
 from .hiding import commit_to_hidden
+from .importing import import_files
 from .ordering import place_order
 from .reading import get_product, list_first_page
 from .reserving import availability, commit, reserve
@@ -35,6 +36,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "commit": commit,
     "availability": availability,
     "search": search,
+    "import": import_files,
 }
 # Only when it is named: a million products take their time to make.
 NAMED_ONLY = {"search"}
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--seconds", type=float, default=2, help="how long each time (default: 2)")
     parser.add_argument("--products", type=int, default=1_000_000, help="searched among (default: 1000000)")
+    parser.add_argument("--rows", type=int, default=100_000, help="of a file that is imported (default: 100000)")
     parser.add_argument("--json", type=Path, default=ROOT / ".local" / "bench.json", help="where the figures go")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else [name for name in MEASUREMENTS if name not in NAMED_ONLY]
@@ -72,13 +75,13 @@ def _measure(console: Console, names: list[str], options: argparse.Namespace) ->
 
     rows: list[Row] = []
     with open_shop(lambda part, what, seconds: say(f"{part}: {what}")) as shop:
-        bench = Bench(shop, options.rounds, options.seconds, say, options.products)
+        bench = Bench(shop, options.rounds, options.seconds, say, options.products, options.rows)
         for name in names:
             say(f"measuring {name}")
             rows += MEASUREMENTS[name](bench)
         say("stopping")
     about = machine.description() | report.noise(shop.elsewhere, load_before, machine.load_average())
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "only": names}
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "rows": options.rows, "only": names}
     report.write(options.json, report.as_json(rows, about, settings))
     for line in report.lines(rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

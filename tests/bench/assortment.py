@@ -18,7 +18,7 @@ import asyncpg
 
 from services.catalog.domain.feed import above, category
 from services.catalog.domain.sizes import size_order
-from services.catalog.domain.words import SHORT, beginnings, forms_of_text, written
+from services.catalog.domain.words import beginnings, forms_of_text, written
 from services.catalog.store import searching
 from services.chassis.migrations import migrate
 
@@ -153,7 +153,7 @@ async def _number_parts(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
     def title(text: str, locale: str) -> set[searching.Key]:
         return {("title", form) for form in forms_of_text(text, locale)} | {
-            ("begun", start) for start in beginnings(text, SHORT)
+            ("begun", start) for start in beginnings(text)
         }
 
     parts: dict[str, list[tuple[int, str, set[searching.Key]]]] = {

@@ -23,6 +23,8 @@ class Bench:
     say: Callable[[str], None]
     # How many are searched among.
     products: int = 1_000_000
+    # Of a file that is imported.
+    rows: int = 100_000
 
 
 def measure(bench: Bench, contestants: Mapping[str, Contestant]) -> list[Measured]:

@@ -70,7 +70,7 @@ class Shop:
     def plenty(self) -> list[str]:
         """SKUs that never run out, sorted: all of them at one location."""
         rows = asyncio.run(
-            self._fetch("catalog", "SELECT sku FROM variants ORDER BY md5(sku) LIMIT 600")  # spread over the catalog
+            self.fetch("catalog", "SELECT sku FROM variants ORDER BY md5(sku) LIMIT 600")  # spread over the catalog
         )
         skus = sorted(row["sku"] for row in rows)
         receipts = [
@@ -81,7 +81,8 @@ class Shop:
         answers(receive, receipts, Load(callers=8))
         return skus
 
-    async def _fetch(self, service: str, query: str) -> list[asyncpg.Record]:
+    async def fetch(self, service: str, query: str) -> list[asyncpg.Record]:
+        """Rows of a service's database."""
         connection = await asyncpg.connect(self.database_url(service))
         try:
             return await connection.fetch(query)

@@ -125,8 +125,8 @@ class _Row:
         self.problems: Problems = []
 
     def read(self, column: str, rule: Callable[[str], T], default: T) -> T:
-        written = self._fields.get(column, "").strip()
-        if not written:
+        written = self._fields.get(column)
+        if written is None or not (written := written.strip()):
             if column in self._required:
                 self.problems.append((column, "is missing"))
             return default
@@ -229,6 +229,7 @@ def _id(text: str) -> str:
     return text
 
 
+@lru_cache(4096)
 def _text(text: str, *, most: int) -> str:
     if _CONTROLS.search(text):
         raise Wrong("has a control character or a byte that is not in the file's encoding")
@@ -245,7 +246,13 @@ def _path(text: str, *, most: int) -> str:
 
 
 CATEGORIES = ("product_type", "google_product_category")
-_TEXT_RULES = {column: partial(_path if column in CATEGORIES else _text, most=most) for column, most in TEXTS.items()}
+# Feeds repeat themselves. Of the long texts only those of the last rows are kept: variants of a product come together.
+_TEXT_RULES = {
+    column: lru_cache(8 if column in ("title", "description") else 4096)(
+        partial(_path if column in CATEGORIES else _text, most=most)
+    )
+    for column, most in TEXTS.items()
+}
 
 
 def text_rule(column: str) -> Callable[[str], str]:
@@ -279,8 +286,8 @@ def gtin(text: str) -> str:
     digits = text.replace(" ", "").replace("-", "")
     if not _GTIN.fullmatch(digits):
         raise Wrong("must be 8, 12, 13 or 14 digits")
-    weighted = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(reversed(digits)))
-    if weighted % 10:
+    # From the right, every second digit counts three times.
+    if (sum(map(int, digits[::-2])) + 3 * sum(map(int, digits[-2::-2]))) % 10:
         raise Wrong("the check digit is wrong")
     return digits
 

@@ -50,27 +50,23 @@ class QueryWord:
 
 def fold(text: str) -> str:
     """Without case and accents: `Červené` is `cervene`, `Größe` is `grosse`."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold().translate(_LETTERS))
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
-def split(text: str) -> list[str]:
+@lru_cache(16)
+def split(text: str) -> tuple[str, ...]:
     """The words of a text in small letters, with their accents. A word with a hyphen is one, `women's` is `women`."""
-    text = unicodedata.normalize("NFC", text).casefold()
-    found = (_POSSESSIVE.sub("", word) for word in _WORD.findall(text))
-    return [word.replace(",", ".")[:MOST_LETTERS] for word in found if word]
+    text = text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+    return tuple(word for word in map(_written, _WORD.findall(text)) if word)
 
 
 def forms_of_text(text: str, locale: str) -> set[str]:
     """All forms of all words of a text. A word with a hyphen is found by its parts, too."""
     language = locale.partition("-")[0].lower()
-    found: set[str] = set()
-    for word in split(text):
-        if not _is_number(word):
-            for part in _JOINTS.split(word):
-                found |= _forms(part, language)
-        found |= _forms(_joined(word), language)
-    return found - {""}
+    return set().union(*(_all_forms(word, language) for word in split(text)))
 
 
 def query_words(text: str) -> list[QueryWord]:
@@ -95,10 +91,29 @@ def written(text: str) -> set[str]:
     return {word for word in split(text) if not _is_number(word)}
 
 
-def beginnings(text: str, most: int) -> set[str]:
-    """The first letters of each word of a text, folded: one, two, ... at most so many."""
-    words = {fold(part) for word in split(text) for part in (*_JOINTS.split(word), _joined(word))}
-    return {word[:length] for word in words for length in range(1, min(most, len(word)) + 1)}
+def beginnings(text: str) -> set[str]:
+    """The first letters of each word of a text, folded: one, two, ... at most `SHORT`."""
+    return set().union(*map(_beginnings, split(text)))
+
+
+# Texts repeat words, so what is known of a word is kept.
+
+
+@lru_cache(50_000)
+def _written(word: str) -> str:
+    return _POSSESSIVE.sub("", word).replace(",", ".")[:MOST_LETTERS]
+
+
+@lru_cache(50_000)
+def _all_forms(word: str, language: str) -> frozenset[str]:
+    parts = () if _is_number(word) else _JOINTS.split(word)
+    return frozenset[str]().union(*(_forms(part, language) for part in (*parts, _joined(word)))) - {""}
+
+
+@lru_cache(50_000)
+def _beginnings(word: str) -> frozenset[str]:
+    words = {fold(part) for part in (*_JOINTS.split(word), _joined(word))}
+    return frozenset(each[:length] for each in words for length in range(1, min(SHORT, len(each)) + 1))
 
 
 @lru_cache(50_000)

@@ -1,6 +1,6 @@
 """Rows of a feed written with their products, texts and prices; inside a transaction.
 
-Rows travel as one array a column. What would change is found first, without a lock; only that is written, and every
+Rows travel as one text a column. What would change is found first, without a lock; only that is written, and every
 field that changes leaves a row in the history. A SKU or a product that is new leaves one.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from services.catalog.domain.feed import FeedVariant
 from services.catalog.publishes import ListingChanged
+from services.catalog.store.columns import column, split
 from services.catalog.store.prices import share_prices
 from services.catalog.store.refreshing import follow_state, lock_feed, lock_products, refresh, share_feed
 from services.chassis.database import Connection, Transaction
@@ -39,12 +41,12 @@ def _list(pattern: str, names: Sequence[str] = COLUMNS) -> str:
     return ", ".join(pattern.format(name) for name in names)
 
 
-_VARIANTS = f"unnest({', '.join(f'${n}::text[]' for n in range(1, len(COLUMNS) + 2))}) AS told(sku, {_list('{0}')})"
-_TEXTS = "unnest($1::text[], $2::text[], $3::text[]) AS told(sku, title, description)"
-_PRICES = (
-    "unnest($1::text[], $2::text[], $3::numeric[], $4::numeric[], $5::timestamptz[], $6::timestamptz[])"
-    " AS told(sku, currency, amount, sale_amount, sale_start, sale_end)"
-)
+_VARIANTS = f"unnest({', '.join(map(split, range(1, len(COLUMNS) + 2)))}) AS told(sku, {_list('{0}')})"
+_TEXTS = f"unnest({split(1)}, {split(2)}, {split(3)}) AS told(sku, title, description)"
+_PRICES = f"""
+unnest({split(1)}, {split(2)}, {split(3, "numeric")}, {split(4, "numeric")}, {split(5, "timestamptz")},
+    {split(6, "timestamptz")}) AS told(sku, currency, amount, sale_amount, sale_start, sale_end)
+"""
 _KEY = "p.sku = told.sku AND p.currency = told.currency"
 # The price without a reduction that holds now: that is what a feed's price is about.
 _HOLDING = f"""
@@ -62,8 +64,11 @@ VARIANT_NEWS = f"""
 SELECT told.sku FROM {_VARIANTS} LEFT JOIN variants AS known ON known.sku = told.sku
 WHERE known.sku IS NULL OR ({_list("known.{0}")}) IS DISTINCT FROM ({_list("told.{0}")})
 """
+# Row by row: while a feed fills the tables, the planner takes them for so small that it would read all of a language.
 TEXT_NEWS = f"""
-SELECT told.sku FROM {_TEXTS} LEFT JOIN variant_texts AS known ON known.sku = told.sku AND known.locale = $4
+SELECT told.sku FROM {_TEXTS} LEFT JOIN LATERAL (
+    SELECT t.title, t.description FROM variant_texts t WHERE t.sku = told.sku AND t.locale = $4 OFFSET 0
+) AS known ON true
 WHERE (known.title, known.description) IS DISTINCT FROM (told.title, told.description)
 """
 PRICE_NEWS = f"""
@@ -89,7 +94,8 @@ RETURNING product_id
 """
 WRITE_VARIANTS = f"""
 WITH written AS (
-    INSERT INTO variants AS known (sku, {_list("{0}")}) SELECT * FROM {_VARIANTS}
+    INSERT INTO variants AS known (sku, {_list("{0}")}, free)
+    SELECT told.*, (SELECT coalesce(sum(s.free), 0) FROM stock_copy s WHERE s.sku = told.sku) FROM {_VARIANTS}
     ON CONFLICT (sku) DO UPDATE SET {_list("{0} = excluded.{0}")}
     WHERE ({_list("known.{0}")}) IS DISTINCT FROM ({_list("excluded.{0}")})
     RETURNING new.sku, old.sku IS NULL AS is_new, {_list("old.{0} AS old_{0}, new.{0}")}
@@ -172,8 +178,9 @@ DESCRIBE_IN_WORDS = """
 WITH written AS (
     INSERT INTO product_texts AS known (product_id, locale, title, description)
     SELECT DISTINCT ON (v.product_id, t.locale) v.product_id, t.locale, t.title, t.description
-    FROM variants v JOIN variant_texts t ON t.sku = v.sku AND t.locale = coalesce($2, t.locale)
-    WHERE v.product_id = ANY($1::text[]) ORDER BY v.product_id, t.locale, v.sku
+    FROM (SELECT sku, product_id FROM variants WHERE product_id = ANY($1::text[]) OFFSET 0) AS v CROSS JOIN LATERAL (
+        SELECT * FROM variant_texts WHERE sku = v.sku AND locale = coalesce($2, locale) OFFSET 0
+    ) AS t ORDER BY v.product_id, t.locale, v.sku
     ON CONFLICT (product_id, locale) DO UPDATE SET title = excluded.title, description = excluded.description
     WHERE (known.title, known.description) IS DISTINCT FROM (excluded.title, excluded.description)
     RETURNING new.product_id, new.locale,
@@ -250,8 +257,6 @@ async def take_in(tx: Transaction, found: News, locale: str, actor: str) -> list
         everywhere = len(moved_skus) > len(new_skus)
         await connection.execute(DESCRIBE_IN_WORDS, products, None if everywhere else locale, actor, new_products)
     await follow_state(connection, products)
-    if moved_skus:
-        await connection.fetchval("SELECT add_up_stock($1)", moved_skus)
     return await refresh(tx, products)
 
 
@@ -264,20 +269,21 @@ async def _skus(connection: Connection, query: str, *arguments: object) -> set[s
     return {row["sku"] for row in await connection.fetch(query, *arguments)}
 
 
-def _variant_columns(rows: Sequence[FeedVariant]) -> list[list[str]]:
-    return [[getattr(row, name) for row in rows] for name in ("sku", *COLUMNS)]
+def _variant_columns(rows: Sequence[FeedVariant]) -> list[str]:
+    return [column(map(attrgetter(name), rows)) for name in ("sku", *COLUMNS)]
 
 
-def _text_columns(rows: Sequence[FeedVariant]) -> list[list[str]]:
-    return [[getattr(row, name) for row in rows] for name in ("sku", "title", "description")]
+def _text_columns(rows: Sequence[FeedVariant]) -> list[str]:
+    return [column(map(attrgetter(name), rows)) for name in ("sku", "title", "description")]
 
 
-def _price_columns(rows: Sequence[FeedVariant]) -> list[list[object]]:
-    prices = [row.price for row in rows if row.price]
+def _price_columns(rows: Sequence[FeedVariant]) -> list[str]:
+    prices = [(row.sku, row.price) for row in rows if row.price]
     return [
-        [row.sku for row in rows],
-        *(
-            [getattr(price, name) for price in prices]
-            for name in ("currency", "amount", "sale_amount", "sale_start", "sale_end")
-        ),
+        column(sku for sku, _ in prices),
+        column(price.currency for _, price in prices),
+        column(str(price.amount) for _, price in prices),
+        column(str(price.sale_amount or "") for _, price in prices),
+        column(price.sale_start.isoformat() if price.sale_start else "" for _, price in prices),
+        column(price.sale_end.isoformat() if price.sale_end else "" for _, price in prices),
     ]

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from services.catalog.domain.alphabet import sort_key
 from services.catalog.domain.feed import above
 from services.catalog.domain.spelling import misspelt
-from services.catalog.domain.words import SHORT, STEMMERS, beginnings, fold, forms_of_text, written
+from services.catalog.domain.words import STEMMERS, beginnings, fold, forms_of_text, written
+from services.catalog.store.columns import column, split
 from services.chassis.database import Connection
 
 # Any number, the same for every process: new words are numbered by one transaction at a time.
@@ -47,7 +48,7 @@ VALUES = ("size", "size_system", "color", "width", "material", "gender", "age_gr
 OTHER = """
 SELECT p.product_id, p.brand, p.category, now.source FROM products p
     LEFT JOIN product_words w ON w.product_id = p.product_id
-    CROSS JOIN LATERAL (SELECT search_source(p.product_id) AS source) now
+    CROSS JOIN LATERAL (SELECT search_source(p.product_id) AS source OFFSET 0) now
 WHERE p.product_id = ANY($1::text[]) AND w.described IS DISTINCT FROM now.source ORDER BY p.product_id
 """
 TEXTS = """
@@ -58,14 +59,14 @@ SELECT DISTINCT kind, value FROM variants v CROSS JOIN LATERAL (
     VALUES {", ".join(f"('{name}', v.{name})" for name in VALUES)}) each(kind, value)
 WHERE v.product_id = ANY($1::text[]) AND value <> ''
 """
-KNOWN = """
+KNOWN = f"""
 SELECT t.kind, t.value, t.token FROM search_tokens t
-JOIN unnest($1::text[], $2::text[]) AS asked(kind, value) ON asked.kind = t.kind AND asked.value = t.value
+JOIN unnest({split(1)}, {split(2)}) AS asked(kind, value) ON asked.kind = t.kind AND asked.value = t.value
 """
-NUMBER = """
+NUMBER = f"""
 INSERT INTO search_tokens (kind, value, misspelt, words)
 SELECT kind, value, string_to_array(misspelt, ' '), string_to_array(words, ' ')::int[]
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS new(kind, value, misspelt, words)
+FROM unnest({split(1)}, {split(2)}, {split(3)}, {split(4)}) AS new(kind, value, misspelt, words)
 ON CONFLICT DO NOTHING
 """
 DESCRIBE = """
@@ -92,7 +93,7 @@ class _Texts:
 
     def read_title(self, title: str, forms: Iterable[str]) -> None:
         self.title |= {("title", form) for form in forms}
-        self.text |= {("begun", letters) for letters in beginnings(title, SHORT)}
+        self.text |= {("begun", letters) for letters in beginnings(title)}
         self.written |= written(title)
 
     def read_text(self, text: str, locale: str) -> None:
@@ -172,10 +173,10 @@ async def number(connection: Connection, keys: Collection[Key], words: Mapping[K
         await connection.execute("SELECT pg_advisory_xact_lock($1)", TOKENS_LOCK)
         await connection.execute(
             NUMBER,
-            [kind for kind, _ in missing],
-            [value for _, value in missing],
-            [" ".join(misspelt(fold(value))) if kind == "written" else "" for kind, value in missing],
-            [_joined(words.get(key, ())) for key in missing],
+            column(kind for kind, _ in missing),
+            column(value for _, value in missing),
+            column(" ".join(misspelt(fold(value))) if kind == "written" else "" for kind, value in missing),
+            column(_joined(words.get(key, ())) for key in missing),
         )
         known |= await _known(connection, missing)
     return known
@@ -187,8 +188,8 @@ def forms_of_value(value: str) -> set[str]:
 
 
 async def _known(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
-    rows = await connection.fetch(KNOWN, [kind for kind, _ in keys], [value for _, value in keys])
-    return {(row["kind"], row["value"]): row["token"] for row in rows}
+    rows = await connection.fetch(KNOWN, column(kind for kind, _ in keys), column(value for _, value in keys))
+    return {(kind, value): token for kind, value, token in rows}
 
 
 def own_part(key: Key) -> str:
