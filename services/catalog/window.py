@@ -131,6 +131,9 @@ class Window:
             for each in suggested
             if not each.product_id or each.product_id in titles
         ]
+        if any(not each.product_id for each in shown):
+            # Nobody asks inventory for all of a brand or a category.
+            unconfirmed_since = stale_since
         return shown, unconfirmed_since
 
     async def categories(self, parent: str, currency: str) -> tuple[Sequence[Value], datetime | None]:

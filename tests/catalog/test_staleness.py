@@ -208,3 +208,16 @@ async def test_what_is_measured_of_it(shelf: Shelf, monkeypatch: pytest.MonkeyPa
     await list_all(shelf)
     assert measured("shop_catalog_asked_total", outcome="answered") == 1
     assert measured("shop_catalog_asked_total", outcome="unanswered") == 1
+
+
+async def test_a_brand_is_not_confirmed_by_the_products_beside_it(stocked: Shelf) -> None:
+    await stocked.feed({"id": "c", "title": "Acme", "brand": "Acme"})
+    await stocked.stock(c=1)
+    suggest = pb.SuggestProductsRequest(prefix="acm")
+    assert not (await stocked.storefront.SuggestProducts(suggest)).HasField("unconfirmed_since")
+    as_of = await stocked.be_stale()
+    answer = await stocked.storefront.SuggestProducts(suggest)
+    assert [each.kind for each in answer.suggestions] == [pb.SUGGESTION_KIND_BRAND, pb.SUGGESTION_KIND_PRODUCT]
+    assert to_datetime(answer.unconfirmed_since) == as_of
+    products_only = await stocked.storefront.SuggestProducts(pb.SuggestProductsRequest(prefix="shoe"))
+    assert products_only.suggestions and not products_only.HasField("unconfirmed_since")

@@ -18,8 +18,10 @@ from services.inventory.domain.reservation import (
 )
 from services.inventory.domain.stock import OutOfStock
 from services.inventory.grpc_api import InventoryApi
+from services.inventory.settings import Settings
 from shop.inventory.v1 import inventory_pb2 as pb
 from tests.inventory.conftest import OPERATOR, audit, commit, expire, level, receive, request_id, reserve_request
+from tests.locks import waiting
 
 
 def shrink_request(reservation: pb.Reservation, **kept: int) -> pb.ShrinkReservationRequest:
@@ -193,3 +195,32 @@ async def test_one_hold_does_not_empty_the_shelf(api: InventoryApi) -> None:
         await api.ReserveStock(reserve_request(("a", 101)))
     assert refused.value.details == {"sku": "a", "wanted": "101", "limit": "100"}
     await api.ReserveStock(reserve_request(("a", 100)))
+
+
+async def test_two_replicas_do_not_both_give_the_last_hold_that_is_allowed(
+    api: InventoryApi, database: Database, settings: Settings
+) -> None:
+    """Of a customer, and of a peer: each SKU on another row, so that no lock of stock keeps them apart."""
+    for sku in "abcdef":
+        await receive(api, sku, 5)
+    for sku in "ab":
+        await api.ReserveStock(reserve_request((sku, 1), customer="cus_1"))
+    for kind in ("customer", "peer"):
+        requests = [reserve_request((sku, 1), customer="cus_1" if kind == "customer" else "") for sku in "cd"]
+        if kind == "peer":
+            for sku in "abc":
+                held = reserve_request((sku, 1))
+                held.peer = "one"
+                await api.ReserveStock(held)
+            for request in requests:
+                request.peer = "one"
+        other = InventoryApi(database, settings)
+        async with database.transaction() as tx:
+            # Each has counted, or waits to, before either has written.
+            await tx.connection.execute("LOCK TABLE reservations IN SHARE MODE")
+            calls = [
+                asyncio.ensure_future(one.ReserveStock(each)) for one, each in zip((api, other), requests, strict=True)
+            ]
+            await waiting(database, 2)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert sorted(type(each).__name__ for each in outcomes) == ["ReserveStockResponse", "TooManyHolds"], kind
