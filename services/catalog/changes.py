@@ -1,9 +1,9 @@
 """The change feed inside catalog: every replica learns which products changed in the window, whoever changed them.
 
-Whoever changes a product notes it in the same transaction (`note`). After the commit the process that wrote tells its
-own listeners at once and the other replicas by NOTIFY: outside of the writing transaction (inside, it would make all
-commits queue) and in one go for all changes since the last. A word that was lost is made up for by reading what was
-noted since the last reading: every second, and whenever the session that listens was replaced.
+Whoever changes a product notes it in the same transaction (`refresh_products`). After the commit the process that wrote
+tells its own listeners at once and the other replicas by NOTIFY: outside of the writing transaction (inside, it would
+make all commits queue) and in one go for all changes since the last. A word that was lost is made up for by reading
+what was noted since the last reading: every second, and whenever the session that listens was replaced.
 
 What was committed since a reading is told by snapshots (`pg_snapshot`), not by a sequence: a transaction that drew its
 number early and committed late is not passed over.
@@ -23,7 +23,7 @@ from uuid import uuid4
 import asyncpg
 
 from services.catalog import queries
-from services.chassis.database import OUTAGES, Connection, Database, Transaction
+from services.chassis.database import OUTAGES, Connection, Database
 from services.chassis.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ FORGET_SECONDS, FORGET_ROWS = 30.0, 10_000
 AWAY: tuple[type[BaseException], ...] = (*OUTAGES, asyncpg.InterfaceError)
 TROUBLE: tuple[type[BaseException], ...] = (*AWAY, Refusal)
 
-NOTE = "INSERT INTO product_changes (product_id) SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING"
 FORGET = """
 DELETE FROM product_changes WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM product_changes WHERE note_time < now() - make_interval(secs => $1) LIMIT $2))
@@ -49,13 +48,6 @@ RETURNING 1
 
 # Told the products that changed; None says that it may have been any.
 Listener = Callable[[Collection[str] | None], None]
-
-
-async def note(tx: Transaction, product_ids: Collection[str]) -> None:
-    """Notes that these products changed, and has it told everywhere once that is committed."""
-    if product_ids:
-        await tx.connection.execute(NOTE, list(product_ids))
-        tx.tell(product_ids)
 
 
 async def forget(connection: Connection) -> int:

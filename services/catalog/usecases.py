@@ -31,19 +31,14 @@ async def hear_stock(tx: Transaction, levels: Sequence[Level], watermarks: Mappi
 
     Units that came in are the turn of those who wait. Returns whether it is somebody's.
     """
-    turns = False
     newest: dict[tuple[str, str], Level] = {}
     for level in levels:
         known = newest.setdefault((level.sku, level.location), level)
         if level.version > known.version:
             newest[level.sku, level.location] = level
-    if newest:
-        listings, arrived = await stock.hear_levels(tx, newest.values())
-        await tx.append(map(publishes.listing_changed, listings))
-        turns = await queueing.give_turns(tx, arrived)
-    if watermarks:
-        await stock.reach(tx.connection, watermarks)
-    return turns
+    listings, arrived = await stock.hear(tx, newest.values(), watermarks)
+    await tx.append(map(publishes.listing_changed, listings))
+    return await queueing.give_turns(tx, arrived)
 
 
 async def lock_ordered(tx: Transaction, skus: Iterable[str]) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from services.catalog import changes
 from services.catalog.changes import Changes
-from services.chassis.database import Database
+from services.catalog.store.refreshing import refreshed
+from services.chassis.database import Database, Transaction
 from tests.catalog.conftest import Shelf, level_changed
 
 SECONDS = 20.0
+
+
+async def note(tx: Transaction, product_ids: Sequence[str]) -> None:
+    """As when only numbers of free units moved."""
+    refreshed(tx, await tx.connection.fetch("SELECT * FROM refresh_products($1, '{}')", product_ids))
 
 
 class Listening:
@@ -110,9 +116,9 @@ async def test_a_transaction_that_commits_late_is_not_passed_over(shelf: Shelf, 
     await feed.catch_up()
     shelf.database.tell = lambda ids: None
     async with shelf.database.transaction() as late:
-        await changes.note(late, ["late"])  # drew its number first
+        await note(late, ["late"])  # drew its number first
         async with shelf.database.transaction() as early:
-            await changes.note(early, ["early"])
+            await note(early, ["early"])
         await feed.catch_up()
         assert listening.told == {"early"}
         listening.told.clear()
@@ -151,7 +157,7 @@ async def test_who_was_away_longer_than_notes_are_kept_takes_it_that_everything_
 
 async def test_old_notes_are_deleted_and_young_ones_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     async with shelf.database.transaction() as tx:
-        await changes.note(tx, ["old-1", "old-2", "young"])
+        await note(tx, ["old-1", "old-2", "young"])
         await tx.connection.execute(
             "UPDATE product_changes SET note_time = now() - interval '1 hour' WHERE product_id LIKE 'old-%'"
         )
@@ -166,7 +172,7 @@ async def test_a_change_that_is_rolled_back_is_not_told(shelf: Shelf) -> None:
     listening = Listening(shelf.app.changes)
     with pytest.raises(ZeroDivisionError):
         async with shelf.database.transaction() as tx:
-            await changes.note(tx, ["a"])
+            await note(tx, ["a"])
             raise ZeroDivisionError
     await shelf.app.changes.catch_up()
     assert not listening.told
@@ -188,7 +194,7 @@ async def test_a_process_hears_of_its_own_changes_once(shelf: Shelf, monkeypatch
         await listeners_there(shelf, 1)
         here.feed.listen(lambda ids: heard.append(sorted(ids or ())))
         async with shelf.database.transaction() as tx:
-            await changes.note(tx, ["a"])
+            await note(tx, ["a"])
         await here.until("a")
         await shelf.database.pool.execute(
             "SELECT pg_notify('products', $1)", changes.payloads("somebody else", ["b"])[0]

@@ -106,7 +106,7 @@ async def test_what_is_taken_out_is_locked_in_the_order_of_what_is_heard(shelf: 
     asked = await shelf.now()
     async with shelf.database.transaction() as hearing:
         first = [Level(names[0], "vienna-1", version=2, free=2)]
-        await stock.hear_levels(hearing, first)
+        await stock.hear(hearing, first, {})
         dropping = asyncio.create_task(drop(shelf, names, asked))
         await until_somebody_waits(shelf)
         # The deletion waits for the first place and must hold none of the others.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.catalog import changes
+import asyncpg
+
 from services.catalog.publishes import ListingChanged
-from services.catalog.store.searching import refresh_search
+from services.catalog.store.searching import describe
 from services.chassis.database import Connection, Transaction
 
 # Any number, the same for every process. Taking in a feed excludes hearing of stock: otherwise a variant and the first
@@ -64,14 +65,22 @@ async def follow_state(connection: Connection, product_ids: Sequence[str]) -> No
 async def refresh(tx: Transaction, product_ids: Sequence[str]) -> list[ListingChanged]:
     """Brings the window up to what is kept of these products; their rows are locked by the caller.
 
-    Called once at the end of everything that changes stock, records, texts or prices. Set-based: hundreds of products
-    cost a few statements. Has the change told everywhere. Returns what came into the window and what left it.
+    Called once at the end of everything that changes records, texts or prices, or by a feed. (What only moves stock has
+    the same done by `move_stock`, in the database.) Set-based: hundreds of products cost a few statements. Has the
+    change told everywhere. Returns what came into the window and what left it.
     """
     if not product_ids:
         return []
-    # In one statement: whoever hides what went waits for each.
-    rows = await tx.connection.fetch(f"WITH noted AS ({changes.NOTE}) SELECT * FROM refresh_listed($1)", product_ids)
-    tx.tell(product_ids)
-    found = [ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"]) for row in rows]
-    await refresh_search(tx.connection, product_ids)
+    await describe(tx.connection, product_ids)
+    return refreshed(tx, await tx.connection.fetch("SELECT * FROM refresh_products($1, $1)", product_ids))
+
+
+def refreshed(tx: Transaction, rows: Sequence[asyncpg.Record]) -> list[ListingChanged]:
+    """Has told which products changed, as `refresh_products` returned them. Returns what came and what left."""
+    tx.tell([row["product_id"] for row in rows])
+    found = [
+        ListingChanged(row["product_id"], row["version"], row["listed"], row["change_time"])
+        for row in rows
+        if row["version"] is not None
+    ]
     return sorted(found, key=lambda listing: listing.product_id)

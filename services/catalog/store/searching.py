@@ -122,11 +122,11 @@ async def sum_counts(connection: Connection) -> None:
 
 async def refresh_search(connection: Connection, product_ids: Sequence[str]) -> None:
     """Makes these products found by what is kept of them now, and counted where they stand."""
-    await _describe(connection, product_ids)
+    await describe(connection, product_ids)
     await connection.execute("SELECT refresh_search($1)", product_ids)
 
 
-async def _describe(connection: Connection, product_ids: Sequence[str]) -> None:
+async def describe(connection: Connection, product_ids: Sequence[str]) -> None:
     """Reads the texts and values of those whose are others than before."""
     others = await connection.fetch(OTHER, product_ids)
     if not others:

@@ -9,28 +9,10 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from services.catalog.publishes import ListingChanged
-from services.catalog.store.refreshing import FEED_LOCK, refresh, share_feed
+from services.catalog.store.refreshing import FEED_LOCK, refreshed, share_feed
 from services.chassis.database import Connection, Transaction
 
-# Shares the feed lock, as `share_feed` does: what follows in the transaction sees what the feed before it has written.
-HEAR = f"""
-WITH shared AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK}))
-INSERT INTO stock_copy (sku, location, version, free, received_total, heard_time)
-SELECT heard.*, clock_timestamp()
-FROM shared, unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
-    AS heard(sku, location, version, free, received_total)
-ORDER BY sku COLLATE "C", location COLLATE "C"
-ON CONFLICT (sku, location) DO UPDATE SET version = excluded.version, free = excluded.free,
-    received_total = excluded.received_total, heard_time = excluded.heard_time
-WHERE excluded.version > stock_copy.version
-RETURNING new.sku, new.location, new.received_total, new.received_total IS DISTINCT FROM old.received_total AS came_in
-"""
-REACH = """
-INSERT INTO watermarks (partition_number, as_of, heard_time)
-SELECT told.*, clock_timestamp() FROM unnest($1::bigint[], $2::timestamptz[]) AS told
-ON CONFLICT (partition_number) DO UPDATE SET as_of = excluded.as_of, heard_time = excluded.heard_time
-WHERE excluded.as_of > watermarks.as_of
-"""
+HEAR = f"SELECT * FROM hear_stock({FEED_LOCK}, $1, $2, $3, $4, $5, $6, $7)"
 # A row that was heard before the question was asked is as old as the answer at most, so the answer replaces it whatever
 # the versions say (higher ones come from before inventory was restored from a backup); a row heard since is replaced
 # only by something newer. A hold that ran out and that inventory has not written down yet makes more units free at the
@@ -67,20 +49,6 @@ WITH extra AS (
 DELETE FROM stock_copy c USING extra WHERE c.sku = extra.sku AND c.location = extra.location
 RETURNING c.sku, CASE WHEN c.free > 0 THEN 'extra' END AS kind
 """
-# What is known already is not even locked. A number heard with a fact only grows; one that inventory gave when it was
-# asked (at $4) also counts where it is lower: then inventory was restored from a backup.
-COUNT_RECEIVED = """
-INSERT INTO received AS known (sku, location, total, heard_time)
-SELECT told.sku, told.location, told.total, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::bigint[]) AS told(sku, location, total)
-LEFT JOIN received before USING (sku, location)
-WHERE before.total IS DISTINCT FROM told.total
-ORDER BY sku COLLATE "C", location COLLATE "C"
-ON CONFLICT (sku, location) DO UPDATE SET total = excluded.total, heard_time = excluded.heard_time
-WHERE known.total IS NULL OR excluded.total > known.total
-    OR (excluded.total < known.total AND known.heard_time < $4::timestamptz)
-RETURNING new.sku, CASE WHEN old.sku IS NULL THEN new.total ELSE new.total - coalesce(old.total, new.total) END AS units
-"""
 DIFFER = """
 SELECT EXISTS (
     SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
@@ -103,43 +71,35 @@ class Level:
     received_total: int = 0
 
 
-async def hear_levels(tx: Transaction, levels: Iterable[Level]) -> tuple[list[ListingChanged], dict[str, int]]:
-    """Keeps what is newer than what is known. Each place once.
+async def hear(
+    tx: Transaction, levels: Iterable[Level], watermarks: Mapping[int, datetime]
+) -> tuple[list[ListingChanged], dict[str, int]]:
+    """Keeps what is newer than what is known, each place once, and up to when each partition was heard.
 
-    Returns what became of products, and of each SKU how many units physically came in since they were last counted.
+    Returns what became of products, and of each SKU that somebody waits for how many units physically came in.
     """
-    heard = await tx.connection.fetch(HEAR, *_columns(levels))
-    totals = {(row["sku"], row["location"]): row["received_total"] for row in heard if row["came_in"]}
-    arrived = await count_received(tx.connection, totals) if totals else {}
-    return await _refreshed(tx, sorted({row["sku"] for row in heard})), arrived
+    partitions = sorted(watermarks)
+    rows = await tx.connection.fetch(
+        HEAR, *_columns(levels), partitions, [watermarks[partition] for partition in partitions]
+    )
+    arrived = {row["sku"]: row["units"] for row in rows if row["sku"] is not None}
+    return refreshed(tx, [row for row in rows if row["sku"] is None]), arrived
 
 
 async def count_received(
-    connection: Connection, received: Mapping[tuple[str, str], int], asked: datetime | None = None
+    connection: Connection, received: Mapping[tuple[str, str], int], asked: datetime
 ) -> dict[str, int]:
-    """Takes in how many units ever came in at each (SKU, location). Returns how many of each SKU came in since.
-
-    `asked`: inventory gave the numbers when it was asked at this time of our clock.
-    """
+    """Takes in how many units ever came in at each (SKU, location), as inventory said when it was asked at this time of
+    our clock. Returns how many of each SKU came in since they were last counted."""
     places = sorted(received)
     rows = await connection.fetch(
-        COUNT_RECEIVED,
+        "SELECT * FROM count_received($1, $2, $3, $4)",
         [sku for sku, _ in places],
         [place for _, place in places],
         [received[place] for place in places],
         asked,
     )
-    units: dict[str, int] = {}
-    for row in rows:
-        if row["units"] > 0:
-            units[row["sku"]] = units.get(row["sku"], 0) + row["units"]
-    return units
-
-
-async def reach(connection: Connection, watermarks: Mapping[int, datetime]) -> None:
-    """Keeps up to when each partition was heard; never goes back."""
-    partitions = sorted(watermarks)
-    await connection.execute(REACH, partitions, [watermarks[partition] for partition in partitions])
+    return {row["sku"]: row["units"] for row in rows}
 
 
 async def expect_partitions(connection: Connection, count: int) -> None:
@@ -182,7 +142,7 @@ async def heal(
 ) -> tuple[list[str], list[ListingChanged], dict[str, int]]:
     """Makes the copy of these places what inventory said when it was asked at that time of our clock.
 
-    Returns the kinds of what was wrong, and the rest as `hear_levels`.
+    Returns the kinds of what was wrong, what became of products, and how many units of each SKU came in.
     """
     await share_feed(tx.connection)
     rows = await tx.connection.fetch(HEAL, *_columns(levels), asked)
@@ -206,15 +166,13 @@ async def _healed(
 ) -> tuple[list[str], list[ListingChanged]]:
     # What came in is locked with the others, in one order.
     skus = sorted({row["sku"] for row in rows}.union(arrived))
-    listings = await _refreshed(tx, skus)
+    listings = await _moved(tx, skus)
     return [row["kind"] for row in rows if row["kind"]], listings
 
 
-async def _refreshed(tx: Transaction, skus: Sequence[str]) -> list[ListingChanged]:
+async def _moved(tx: Transaction, skus: Sequence[str]) -> list[ListingChanged]:
     """Some SKUs have other stock: adds it up, and brings the window up to it."""
-    if not skus:
-        return []
-    return await refresh(tx, await tx.connection.fetchval("SELECT add_up_stock($1)", skus))
+    return refreshed(tx, await tx.connection.fetch("SELECT * FROM move_stock($1)", skus)) if skus else []
 
 
 def _columns(levels: Iterable[Level]) -> tuple[list[str], list[str], list[int], list[int], list[int]]:
