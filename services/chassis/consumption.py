@@ -38,7 +38,7 @@ CONCURRENCY = 4
 FULL, HUNGRY = 2_000, 500
 # Under a steady stream a poll takes in what came in this time, so that a transaction has several facts and each costs
 # little. A few in a row are done at once: what comes alone does not wait.
-POLL_SECONDS, AT_ONCE = 0.02, 4
+POLL_SECONDS, AT_ONCE = 0.04, 4
 COMMIT_SECONDS = 0.05
 CLOSE_SECONDS = 10.0
 # So long may a consumer hear nothing while there is something to hear.

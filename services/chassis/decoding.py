@@ -42,7 +42,7 @@ class Letter:
     @property
     def carried(self) -> dict[str, str]:
         """Trace context and baggage."""
-        return {name: text for name, text in self.headers.items() if name in CARRIED}
+        return {name: (value or b"").decode("latin-1") for name, value in self.record.headers if name in CARRIED}
 
     @property
     def headers(self) -> dict[str, str]:

@@ -218,18 +218,25 @@ class Handling:
     async def _call_batch(self, work: Transaction, letters: Sequence[Letter]) -> None:
         """Calls the batch handler, inside a span for each fact whose trace is recorded; none is current."""
         assert self.batch is not None  # noqa: S101
-        heard = []
-        with ExitStack() as spans:
-            for letter in letters:
-                carried = letter.carried
-                if outbox.sampled(carried):
-                    spans.enter_context(telemetry.attached(carried))
-                    heard.append(letter.heard(telemetry.current_journey()))
-                    spans.enter_context(self._span(letter))
-                else:
-                    with telemetry.attached(carried):
-                        heard.append(letter.heard(telemetry.current_journey()))
-            spans.enter_context(telemetry.attached({}))
+        heard, spans = [], []
+        for letter in letters:
+            carried = letter.carried
+            context = telemetry.extracted(carried)
+            heard.append(letter.heard(telemetry.current_journey(context)))
+            if outbox.sampled(carried):
+                record = letter.record
+                spans.append(
+                    telemetry.begin_processing(
+                        context,
+                        self.topic,
+                        self.service,
+                        record.partition,
+                        record.offset,
+                        fact_type=letter.type,
+                        message_id=letter.id,
+                    )
+                )
+        with telemetry.ending(spans):
             await self.batch(self._app, work, heard)
 
     def _span(self, letter: Letter) -> Any:

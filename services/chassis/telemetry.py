@@ -204,9 +204,9 @@ def is_journey(text: str) -> bool:
     return _JOURNEY.fullmatch(text) is not None
 
 
-def current_journey() -> str | None:
-    """The journey this work belongs to, if any."""
-    value = baggage.get_baggage(JOURNEY_ID)
+def current_journey(of: Context | None = None) -> str | None:
+    """The journey this work belongs to, if any; or that of a context."""
+    value = baggage.get_baggage(JOURNEY_ID, of)
     return str(value) if value is not None else None
 
 
@@ -248,10 +248,15 @@ def carrier() -> dict[str, str]:
     return carried
 
 
+def extracted(carried: Mapping[str, str]) -> Context:
+    """What the headers carry, and nothing of the surrounding context."""
+    return propagate.extract(carried, Context())
+
+
 @contextmanager
 def attached(carried: Mapping[str, str]) -> Iterator[None]:
     """Within the block, work continues what the headers carry. Nothing of the surrounding context is seen."""
-    token = context.attach(propagate.extract(carried, Context()))
+    token = context.attach(extracted(carried))
     try:
         yield
     finally:
@@ -278,15 +283,8 @@ def span(
     ) as started:
         try:
             yield started
-        except Refusal as refusal:
-            started.set_attribute(REFUSAL_REASON, refusal.reason)
-            raise
-        except Exception as error:
-            failed(started, type(error).__qualname__)
-            raise
-        except BaseException as stopped:
-            # Cancelled from outside: nothing failed here.
-            started.set_attribute(ERROR_TYPE, type(stopped).__qualname__)
+        except BaseException as error:
+            _note(started, error)
             raise
 
 
@@ -299,15 +297,63 @@ def processing(
     topic: str, group: str, partition: int, offset: int, *, fact_type: str = "", message_id: str = ""
 ) -> AbstractContextManager[trace.Span]:
     """The span of handling one fact, by the current context (see `attached`): `process <topic>`, CONSUMER."""
-    attributes = _message(topic, "process", "process", fact_type, message_id)
-    attributes |= {MESSAGING_GROUP: group, MESSAGING_PARTITION: str(partition), MESSAGING_OFFSET: offset}
+    attributes = _processing(topic, group, partition, offset, fact_type, message_id)
     return span(f"process {topic}", attributes, kind=SpanKind.CONSUMER)
+
+
+def begin_processing(
+    carried: Context, topic: str, group: str, partition: int, offset: int, *, fact_type: str = "", message_id: str = ""
+) -> trace.Span:
+    """As `processing`, for one of many facts that are handled together: it is not made current. End it by `ending`."""
+    attributes = _processing(topic, group, partition, offset, fact_type, message_id)
+    return _tracer.start_span(
+        f"process {topic}",
+        carried,
+        SpanKind.CONSUMER,
+        attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+
+
+@contextmanager
+def ending(spans: Sequence[trace.Span]) -> Iterator[None]:
+    """The spans end with the block, and say what was raised in it. None of them, and no other, is current within it."""
+    token = context.attach(Context())
+    try:
+        yield
+    except BaseException as error:
+        for each in spans:
+            _note(each, error)
+        raise
+    finally:
+        context.detach(token)
+        for each in spans:
+            each.end()
+
+
+def _note(of: trace.Span, raised: BaseException) -> None:
+    if isinstance(raised, Refusal):
+        of.set_attribute(REFUSAL_REASON, raised.reason)
+    elif isinstance(raised, Exception):
+        failed(of, type(raised).__qualname__)
+    else:
+        # Cancelled from outside: nothing failed here.
+        of.set_attribute(ERROR_TYPE, type(raised).__qualname__)
 
 
 def failed(of: trace.Span, error_type: str) -> None:
     """Marks the span as a failure of ours."""
     of.set_attribute(ERROR_TYPE, error_type)
     of.set_status(Status(StatusCode.ERROR))
+
+
+def _processing(
+    topic: str, group: str, partition: int, offset: int, fact_type: str, message_id: str
+) -> dict[str, AttributeValue]:
+    attributes = _message(topic, "process", "process", fact_type, message_id)
+    attributes |= {MESSAGING_GROUP: group, MESSAGING_PARTITION: str(partition), MESSAGING_OFFSET: offset}
+    return attributes
 
 
 def _message(
