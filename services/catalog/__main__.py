@@ -18,6 +18,8 @@ from services.catalog.clients import InventoryClient
 from services.catalog.feed_commands import export_file, import_file
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import BackInStockApi, CatalogAdminApi, CatalogApi, OpenLists, ReferralApi, Shop
+from services.catalog.grpc_api.messages import on_page
+from services.catalog.kept_products import KeptProducts
 from services.catalog.rebuilding import Rebuilding
 from services.catalog.reconciliation import Reconciliation
 from services.catalog.search.finding import Finding
@@ -61,12 +63,16 @@ class Catalog:
             lambda: kafka.partition_count(Brokers.of(settings), consumers.STOCK),
             meter.create_counter("shop.catalog.drift", description="Places where the copy was wrong, by kind.").add,
         )
+        kept_products = KeptProducts(self._freshness)
+        self.changes.listen(kept_products.forget)
         window = Window(
             runtime.database,
             self._freshness,
             self._inventory,
             meter.create_counter("shop.catalog.asked", description="Answers past the bound, by inventory's.").add,
             Finding(runtime.database, settings.shop_currency),
+            kept_products,
+            on_page,
         )
         meter.create_observable_gauge("shop.catalog.staleness", [self._staleness], "s", "Age of the copy of stock.")
         meter.create_observable_counter(

@@ -16,6 +16,7 @@ from services.catalog import queries
 from services.catalog.clients import InventoryClient
 from services.catalog.domain.alternatives import Article, Likeness, nearest
 from services.catalog.freshness import Freshness
+from services.catalog.kept_products import KeptProducts
 from services.catalog.queries import Audience
 from services.catalog.search.asking import Question
 from services.catalog.search.counting import Counted, Value
@@ -70,7 +71,8 @@ class Opened:
 class Page:
     """A page of the window, and the place it goes on after, if there may be more."""
 
-    products: Sequence[ShownProduct]
+    # As `Window` was given to write them.
+    products: Sequence[bytes]
     last: Place | None
     unconfirmed_since: datetime | None
     # What was looked for instead of the query.
@@ -89,7 +91,12 @@ class Window:
         inventory: InventoryClient,
         count_asked: Callable[[int, dict[str, str]], None],
         finding: Finding,
+        kept: KeptProducts,
+        write: Callable[[ShownProduct], bytes],
     ) -> None:
+        """`write`: a product as bytes that pages are made of, the same on every page."""
+        self._kept = kept
+        self._write = write
         self._database = database
         self._finding = finding
         self._freshness = freshness
@@ -100,18 +107,15 @@ class Window:
         """What answers a question, after a place; `instead` as `Finding.find` has it."""
         stale_since = await self._freshness.stale_since()
         search = await self._finding.find(question, instead, after, size)
-        rows = await self._shelf(question.audience, [each.product_id for each in search.found])
-        confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
-        shown = [ShownProduct(head, _kept(variants, confirmed)) for head, variants in _products(rows)]
-        # What is left of a product must still be what was asked for.
-        shown = [product for product in shown if any(question.fits(one.row) for one in product.variants)]
+        product_ids = [each.product_id for each in search.found]
+        products, unconfirmed_since = await self._on_page(question, product_ids, stale_since)
         counted = await self._finding.count(search) if count else None
         if search.wanted is None:
             # Named by an article number, whatever else was asked.
             shown = [product for product in shown if _fits(question, product)]
             counted = replace(counted, total=len(shown)) if counted else None
         more = search.wanted is not None and len(search.found) == size
-        return Page(shown, search.found[-1].place if more else None, unconfirmed_since, search.instead, counted)
+        return Page(products, search.found[-1].place if more else None, unconfirmed_since, search.instead, counted)
 
     async def suggestions(
         self, audience: Audience, typed: str, most: int
@@ -181,6 +185,26 @@ class Window:
         if not rows:
             raise NotFound("there is no such SKU", sku=sku)
         return await self._alternatives(audience, _article(rows[0]), most, stale_since)
+
+    async def _on_page(
+        self, question: Question, product_ids: Sequence[str], stale_since: datetime | None
+    ) -> tuple[Sequence[bytes], datetime | None]:
+        """What is left of the products that were found. Read is only what is not kept."""
+        audience = question.audience
+        with self._kept.reading() as reading:
+            # Of what was asked by its variants, and past the bound, every row is looked at.
+            is_read = stale_since is not None or question.asks_for_variants
+            written = {} if is_read else self._kept.find(audience, product_ids)
+            rows = await self._shelf(audience, [each for each in product_ids if each not in written])
+            confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
+            for head, variants in _products(rows):
+                product = ShownProduct(head, _kept(variants, confirmed))
+                # What is left of a product must still be what was asked for.
+                if any(question.fits(one.row) for one in product.variants):
+                    written[head["product_id"]] = body = self._write(product)
+                    if stale_since is None:
+                        self._kept.keep(reading, audience, head["product_id"], body)
+        return [written[each] for each in product_ids if each in written], unconfirmed_since
 
     async def _shelf(self, audience: Audience, product_ids: Sequence[str]) -> list[asyncpg.Record]:
         return await queries.shelf(self._database, audience, product_ids) if product_ids else []

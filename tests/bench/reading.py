@@ -28,10 +28,12 @@ from .shop import LOCATION, Shop, new_id
 CATALOG = "shop.catalog.v1.CatalogService"
 CALLERS = 16
 CHANGES_PER_SECOND = 200
+# A first page as a storefront opens with: products, and what they can be narrowed by.
+PAGE_SIZE = 24
 
 
 def list_first_page(bench: Bench) -> list[Row]:
-    request = catalog.ListProductsRequest()
+    request = catalog.ListProductsRequest(page_size=PAGE_SIZE, facets=True)
     return [
         _read(bench, "list first page", "ListProducts", request),
         _read(bench, f"list first page, {CHANGES_PER_SECOND} changes/s", "ListProducts", request, Changes(bench.shop)),

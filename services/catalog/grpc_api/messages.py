@@ -60,6 +60,11 @@ def product_message(product: ShownProduct) -> pb.Product:
     )
 
 
+def on_page(product: ShownProduct) -> bytes:
+    """A product as it stands in a page: bytes of a response that has nothing else. Joined, they are all of them."""
+    return pb.ListProductsResponse(products=[product_message(product)]).SerializeToString()
+
+
 def variant_message(row: asyncpg.Record, free: int) -> pb.Variant:
     """A variant, and its free units."""
     return pb.Variant(

@@ -53,8 +53,7 @@ class CatalogApi:
         question = questions.question(request, self._shop.audience(request))
         instead, after = questions.place(request, question.order)
         page = await self._window.page(question, instead, after, size, count=request.facets)
-        return pb.ListProductsResponse(
-            products=map(product_message, page.products),
+        response = pb.ListProductsResponse(
             next_page_token=questions.token(request, page.instead, page.last) if page.last else "",
             contact_options=await self._hotline.read(),
             unconfirmed_since=since(page.unconfirmed_since),
@@ -63,6 +62,8 @@ class CatalogApi:
             facets=facet_messages(page.counted.facets) if page.counted else (),
             corrected_query=page.instead,
         )
+        response.MergeFromString(b"".join(page.products))
+        return response
 
     async def SuggestProducts(self, request: pb.SuggestProductsRequest) -> pb.SuggestProductsResponse:
         size = pages.size(request.page_size, usual=8, most=20)

@@ -92,6 +92,12 @@ class Question:
         """Those of who asks, best first."""
         return list(dict.fromkeys(locale.partition("-")[0] for locale in self.audience.locales))
 
+    @property
+    def asks_for_variants(self) -> bool:
+        """Whether a product that answers may have variants that do not."""
+        prices = self.minimum is not None or self.maximum is not None
+        return prices or any(name in OF_VARIANT for name, _ in self.filters)
+
     def fits(self, variant: asyncpg.Record) -> bool:
         """Whether a variant, a row with its values and its price, has what was asked of variants."""
         price = variant["price"]
