@@ -1,4 +1,4 @@
-"""Products kept for pages: only what changed is read again, and nothing is shown that a page made anew would not have."""
+"""Products kept for pages: only what changed is read again; nothing is shown that a page made anew would not have."""
 
 from __future__ import annotations
 

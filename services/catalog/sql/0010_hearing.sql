@@ -75,13 +75,17 @@ $$;
 
 -- Levels of stock were heard, each place once, and up to when partitions are complete: keeps what is newer than what is
 -- known. Returns what became of products (as refresh_products), and of each SKU that somebody waits for how many units
--- came in. Shares the lock of feeds: all that follows sees what the feed before it has written.
+-- came in. Shares the lock of feeds: all that follows sees what the feed before it has written. Its statements are planned
+-- once a session, to look for rows one by one, as few are heard of: to plan them each time costs several times as much
+-- as to run them, and a plan made while the tables are empty must not read them all when they are full.
 CREATE FUNCTION hear_stock(
     feed_lock bigint, skus text [], locations text [], versions bigint [], frees bigint [], totals bigint [],
     partitions bigint [], reached timestamptz []
 ) RETURNS TABLE (
     product_id text, version bigint, listed boolean, change_time timestamptz, sku text, units bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 #variable_conflict use_column
 DECLARE
     moved text[];
