@@ -20,7 +20,7 @@ from services.catalog.kept_products import KeptProducts
 from services.catalog.queries import Audience
 from services.catalog.search.asking import Question
 from services.catalog.search.counting import Counted, Value
-from services.catalog.search.finding import Finding
+from services.catalog.search.finding import Finding, Search
 from services.catalog.search.listing import Place
 from services.catalog.search.suggesting import Suggestion
 from services.catalog.store import referrals
@@ -107,13 +107,10 @@ class Window:
         """What answers a question, after a place; `instead` as `Finding.find` has it."""
         stale_since = await self._freshness.stale_since()
         search = await self._finding.find(question, instead, after, size)
-        product_ids = [each.product_id for each in search.found]
-        products, unconfirmed_since = await self._on_page(question, product_ids, stale_since)
+        products, unconfirmed_since = await self._on_page(search, stale_since)
         counted = await self._finding.count(search) if count else None
-        if search.wanted is None:
-            # Named by an article number, whatever else was asked.
-            shown = [product for product in shown if _fits(question, product)]
-            counted = replace(counted, total=len(shown)) if counted else None
+        if search.wanted is None and counted:
+            counted = replace(counted, total=len(products))
         more = search.wanted is not None and len(search.found) == size
         return Page(products, search.found[-1].place if more else None, unconfirmed_since, search.instead, counted)
 
@@ -186,21 +183,22 @@ class Window:
             raise NotFound("there is no such SKU", sku=sku)
         return await self._alternatives(audience, _article(rows[0]), most, stale_since)
 
-    async def _on_page(
-        self, question: Question, product_ids: Sequence[str], stale_since: datetime | None
-    ) -> tuple[Sequence[bytes], datetime | None]:
+    async def _on_page(self, search: Search, stale_since: datetime | None) -> tuple[Sequence[bytes], datetime | None]:
         """What is left of the products that were found. Read is only what is not kept."""
-        audience = question.audience
+        question, audience = search.question, search.question.audience
+        product_ids = [each.product_id for each in search.found]
+        # Found by an article number, whatever else was asked.
+        named = search.wanted is None
         with self._kept.reading() as reading:
-            # Of what was asked by its variants, and past the bound, every row is looked at.
-            is_read = stale_since is not None or question.asks_for_variants
+            # Of what was asked by its variants or named, and past the bound, every row is looked at.
+            is_read = stale_since is not None or question.asks_for_variants or named
             written = {} if is_read else self._kept.find(audience, product_ids)
             rows = await self._shelf(audience, [each for each in product_ids if each not in written])
             confirmed, unconfirmed_since = await self._confirmed(rows, stale_since)
             for head, variants in _products(rows):
                 product = ShownProduct(head, _kept(variants, confirmed))
                 # What is left of a product must still be what was asked for.
-                if any(question.fits(one.row) for one in product.variants):
+                if any(question.fits(one.row) for one in product.variants) and (not named or _fits(question, product)):
                     written[head["product_id"]] = body = self._write(product)
                     if stale_since is None:
                         self._kept.keep(reading, audience, head["product_id"], body)

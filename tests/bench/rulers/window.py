@@ -1,5 +1,5 @@
-"""Catalog's storefront in a process of its own, asked without the wire and without the answers it keeps: what a
-question costs that nobody asked just before.
+"""Catalog's storefront in a process of its own, asked without the wire and without the answers and products it keeps:
+what a question costs that nobody asked just before.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 from google.protobuf.message import Message
 
+from services.catalog import kept_products
 from services.catalog.freshness import Freshness
 from services.catalog.grpc_api import CatalogApi, Shop
+from services.catalog.grpc_api.messages import on_page
+from services.catalog.kept_products import KeptProducts
 from services.catalog.search.finding import Finding
 from services.catalog.window import Window
 from services.chassis.database import Database
@@ -35,7 +38,9 @@ async def setup(given: Any) -> Obeying:
     await database.open()
     freshness = Freshness(database, 60)
     inventory: Any = None
-    window = Window(database, freshness, inventory, lambda *_: None, Finding(database, "EUR"))
+    kept_products.KEPT_BYTES = 0  # none is kept
+    finding = Finding(database, "EUR")
+    window = Window(database, freshness, inventory, lambda *_: None, finding, KeptProducts(freshness), on_page)
     hotline = Latest(database, "hotline", ContactOptions(phone_number="+18005550199"))
     follow: Any = None
     api = CatalogApi(window, Shop("en", "EUR"), hotline, freshness, follow)
