@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from services.catalog import publishes
+from services.catalog import publishes, queueing
 from services.catalog.domain import editing
 from services.catalog.domain.editing import Picture, ProductNotFound, SetPrice, Texts, VariantNotFound
 from services.catalog.domain.feed import product_type
@@ -63,6 +63,9 @@ async def update_product(tx: Transaction, update: ProductUpdate, shop_locale: st
         before["media"], after["media"] = _note_of(known), _note_of(pictures)
         await records.set_pictures(connection, update.product_id, pictures)
     await _finish(tx, update.product_id, "", editing.changed(before, after), actor)
+    if after.get("state") == editing.PUBLISHED != before["state"]:
+        # What came in while it was not sold was nobody's turn; now it is.
+        await queueing.give_turns(tx, await records.free_units(connection, update.product_id))
 
 
 async def update_variant(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from itertools import permutations
+from uuid import uuid4
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.catalog.reconciliation import Reconciliation
+from services.chassis.access import acting_as
 from services.chassis.errors import InvalidInput, NotFound, NotNow, TooMuch
 from services.chassis.requests import RequestIdReused
 from shop.catalog.v1 import back_in_stock_pb2 as pb
+from shop.catalog.v1 import records_pb2 as records
 from shop.inventory.events.v1.facts_pb2 import OtherLevel, StockLevelChanged
 from shop.inventory.v1 import inventory_pb2 as inventory
-from tests.catalog.conftest import Shelf, level_changed
+from tests.catalog.conftest import OPERATOR, Shelf, level_changed
 from tests.catalog.waiting import Queue, customer, impatient
 
 
@@ -310,6 +314,33 @@ async def test_nobody_waits_for_what_is_not_sold(queue: Queue) -> None:
     with pytest.raises(NotNow) as refused:
         await queue.subscribe("ann")
     assert refused.value.reason == "DISCONTINUED"
+
+
+@pytest.mark.parametrize("away", [records.PRODUCT_STATE_DRAFT, records.PRODUCT_STATE_DISCONTINUED])
+async def test_what_came_in_while_it_was_not_sold_is_their_turn_once_it_is(
+    queue: Queue, away: records.ProductState.ValueType
+) -> None:
+    for name in ("ann", "bob", "cem"):
+        await queue.subscribe(name)
+    await set_state(queue.shelf, away)
+    await queue.arrive(2)
+    await queue.sweep()
+    assert await queue.told() == []
+    await set_state(queue.shelf, records.PRODUCT_STATE_PUBLISHED)
+    await set_state(queue.shelf, records.PRODUCT_STATE_PUBLISHED)
+    await queue.sweep()
+    assert await queue.told() == ["ann", "bob"]
+    assert await queue.states("cem") == ["waiting"]
+
+
+async def set_state(shelf: Shelf, state: records.ProductState.ValueType) -> None:
+    request = records.UpdateProductRequest(
+        request_id=uuid4().hex,
+        product=records.ProductRecord(product_id="one", state=state),
+        update_mask=FieldMask(paths=["state"]),
+    )
+    with acting_as(OPERATOR):
+        await shelf.admin.UpdateProduct(request)
 
 
 async def test_nobody_waits_for_more_than_allowed_also_at_once(queue: Queue) -> None:

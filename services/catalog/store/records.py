@@ -100,6 +100,12 @@ async def set_state(connection: Connection, product_id: str, state: str) -> None
     await connection.execute("UPDATE products SET state = $2 WHERE product_id = $1", product_id, state)
 
 
+async def free_units(connection: Connection, product_id: str) -> dict[str, int]:
+    """The free units of each variant that has some."""
+    rows = await connection.fetch("SELECT sku, free FROM variants WHERE product_id = $1 AND free > 0", product_id)
+    return {row["sku"]: row["free"] for row in rows}
+
+
 async def set_brand(connection: Connection, product_id: str, brand: str) -> None:
     """Of the product and all its variants."""
     await connection.execute("UPDATE products SET brand = $2 WHERE product_id = $1", product_id, brand)
