@@ -50,10 +50,12 @@ async def update_variant(shelf: Shelf, *paths: str, sku: str = "a-1", etag: str 
         return (await shelf.admin.UpdateVariant(request)).product
 
 
-async def set_price(shelf: Shelf, amount: str, currency: str = "EUR", sku: str = "a-1", **more: Any) -> Any:
+async def set_price(
+    shelf: Shelf, amount: str, currency: str = "EUR", sku: str = "a-1", etag: str = "", **more: Any
+) -> Any:
     price = records.Price(amount=to_money(Decimal(amount), currency), **more)
     with acting_as(OPERATOR):
-        request = records.SetPriceRequest(request_id=uuid4().hex, sku=sku, price=price)
+        request = records.SetPriceRequest(request_id=uuid4().hex, sku=sku, price=price, etag=etag)
         return (await shelf.admin.SetPrice(request)).product
 
 
@@ -142,6 +144,7 @@ async def test_an_etag_that_is_too_old_is_refused_and_changes_nothing(shelf: She
     for attempt in (
         update(shelf, brand="Cord", etag=before.etag),
         update_variant(shelf, color="red", etag=before.etag),
+        set_price(shelf, "90.00", etag=before.etag),
     ):
         with pytest.raises(Conflict) as refused:
             await attempt

@@ -212,3 +212,16 @@ async def test_the_background_work_is_woken_and_goes_on_by_itself(queue: Queue) 
             await asyncio.sleep(0.01)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_what_was_held_for_an_earlier_turn_is_not_taken_for_the_next(queue: Queue) -> None:
+    """A process slept through the end of a turn, and the same customer's next one has begun."""
+    [row] = await queue.shelf.database.fetch("SELECT subscription_id, turn FROM subscriptions WHERE state = 'turn'")
+    expire_time = await queue.shelf.now()
+    async with queue.shelf.database.transaction() as tx:
+        await queueing.ask_again(tx, row["subscription_id"], row["turn"])
+        assert not await queueing.hold(tx, row["subscription_id"], row["turn"], "res_of_before", expire_time)
+    assert await queue.told() == []
+    await queue.sweep()
+    assert await queue.told() == ["ann"]
+    assert len(queue.held()) == 1

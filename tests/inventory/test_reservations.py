@@ -22,9 +22,11 @@ from services.inventory.domain.reservation import (
 )
 from services.inventory.domain.stock import OutOfStock
 from services.inventory.grpc_api import InventoryApi
+from services.inventory.store import stock
 from services.inventory.usecases import orders, reserving
 from shop.inventory.v1 import inventory_pb2 as pb
 from tests.inventory.conftest import audit, commit_request, expire, level, receive, request_id, reserve_request
+from tests.locks import waiting
 
 
 async def test_all_lines_or_none(api: InventoryApi, database: Database) -> None:
@@ -162,6 +164,10 @@ async def test_extending_moves_the_limit_up_to_the_longest(api: InventoryApi, da
     extend.hold_time.FromSeconds(900)
     longer = (await api.ExtendReservation(extend)).reservation
     assert longer.expire_time.seconds - held.expire_time.seconds in range(839, 842)
+    # Never back: a shorter time leaves the longer one as it is.
+    extend.request_id = request_id()
+    extend.hold_time.FromSeconds(60)
+    assert (await api.ExtendReservation(extend)).reservation.expire_time == longer.expire_time
     extend.request_id = request_id()
     extend.hold_time.FromSeconds(3600)
     await database.pool.execute("UPDATE reservations SET create_time = create_time - interval '1 minute'")
@@ -172,6 +178,39 @@ async def test_extending_moves_the_limit_up_to_the_longest(api: InventoryApi, da
     extend.hold_time.FromSeconds(60)
     with pytest.raises(ReservationExpired):
         await api.ExtendReservation(extend)
+
+
+async def test_a_hold_that_runs_out_while_its_release_waits_is_given_back_once(
+    api: InventoryApi, database: Database
+) -> None:
+    await receive(api, "a", 3)
+    held = (await api.ReserveStock(reserve_request(("a", 2)))).reservation
+    release = pb.ReleaseReservationRequest(request_id=request_id(), reservation_id=held.reservation_id)
+    async with database.transaction() as tx:
+        await tx.connection.execute("SELECT FROM stock FOR UPDATE")
+        releasing = asyncio.ensure_future(api.ReleaseReservation(release))
+        await waiting(database)
+        # Whoever has the row expires what is due on it.
+        await database.pool.execute("UPDATE reservation_lines SET held_until = clock_timestamp()")
+        await stock.lock_shelves(tx.connection, ["a"])
+    assert (await releasing).reservation.state == pb.RESERVATION_STATE_RELEASED
+    assert (await level(api, "a")).free == 3
+    await audit(database)
+
+
+async def test_a_hold_that_somebody_has_in_hand_does_not_stop_the_sweep(api: InventoryApi, database: Database) -> None:
+    for sku in ("a", "b"):
+        await receive(api, sku, 1)
+    first, second = [(await api.ReserveStock(reserve_request((sku, 1)))).reservation.reservation_id for sku in "ab"]
+    for each in (first, second):
+        await expire(database, each)
+    async with database.transaction() as busy:
+        await busy.connection.execute("SELECT FROM reservations WHERE reservation_id = $1 FOR UPDATE", first)
+        async with asyncio.timeout(3), database.transaction() as tx:
+            assert await reserving.expire_due(tx) == 1
+    async with database.transaction() as tx:
+        assert await reserving.expire_due(tx) == 1
+    await audit(database)
 
 
 async def test_releasing_twice_changes_nothing(api: InventoryApi, database: Database) -> None:

@@ -174,6 +174,17 @@ async def test_a_transfer_tells_both_sides_in_each_fact(api: InventoryApi, datab
     await audit(database)
 
 
+async def test_both_sides_of_a_transfer_are_told_though_one_shows_no_difference(
+    api: InventoryApi, database: Database
+) -> None:
+    await receive(api, "a", 5)
+    await keep_back(api, "a", 5)
+    await database.pool.execute("DELETE FROM outbox")
+    await transfer(api, "a", 2)
+    told = {fact.location: fact.free for fact in await announced(database, facts.StockLevelChanged)}
+    assert told == {"vienna-1": 0, "brno-1": 2}
+
+
 async def test_promised_units_do_not_move_and_safety_stock_may(api: InventoryApi, database: Database) -> None:
     await receive(api, "a", 5)
     await keep_back(api, "a", 1)
