@@ -333,6 +333,17 @@ async def test_what_came_in_while_it_was_not_sold_is_their_turn_once_it_is(
     assert await queue.states("cem") == ["waiting"]
 
 
+async def test_who_waits_is_told_of_the_product_that_a_feed_moved_it_to(queue: Queue) -> None:
+    await queue.subscribe("ann")
+    await queue.shelf.feed({"id": "one", "item_group_id": "two"})
+    await queue.arrive()
+    await queue.sweep()
+    assert [fact.product_id for fact in await queue.facts()] == ["two"]
+    with customer("ann"):
+        answer = await queue.api.ListBackInStock(pb.ListBackInStockRequest(customer_id="ann"))
+    assert [each.product_id for each in answer.subscriptions] == ["two"]
+
+
 async def set_state(shelf: Shelf, state: records.ProductState.ValueType) -> None:
     request = records.UpdateProductRequest(
         request_id=uuid4().hex,

@@ -17,8 +17,10 @@ from services.catalog.store.refreshing import share_feed
 from services.chassis.database import Connection, Database
 
 _COLUMNS = (
-    "s.subscription_id, s.customer_id, s.sku, s.product_id, s.state, s.place, s.turn, s.version, s.create_time,"
-    " s.reservation_id, s.hold_expire_time, s.end_time, s.journey_id"
+    # A feed may have moved the variant to another product since.
+    "s.subscription_id, s.customer_id, s.sku,"
+    " coalesce((SELECT v.product_id FROM variants v WHERE v.sku = s.sku), s.product_id) AS product_id, s.state,"
+    " s.place, s.turn, s.version, s.create_time, s.reservation_id, s.hold_expire_time, s.end_time, s.journey_id"
 )
 _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 
