@@ -206,11 +206,15 @@ async def test_an_import_that_was_stopped_passes_over_what_is_in_and_goes_on(
     monkeypatch.setattr(usecases, "import_variants", stops)
     assert await command(content) == 1
     assert "the import stopped: INVALID_ARGUMENT" in capsys.readouterr().err
-    assert len(await known(shelf)) == 6
+    taken = len(await known(shelf))
+    assert taken in (4, 6)  # two parts are under way at once: the one beside the refused one may be in or not
     monkeypatch.setattr(usecases, "import_variants", import_variants)
     assert await command(content) == 0
     said = capsys.readouterr()
-    assert said.out == "feed.tsv: 4 changed, 6 unchanged, 0 broken\n"
+    counts = re.fullmatch(r"feed\.tsv: (\d) changed, (\d) unchanged, 0 broken\n", said.out)
+    assert counts
+    assert int(counts[1]) + int(counts[2]) == 10
+    assert int(counts[2]) >= taken
     assert re.search(r"feed\.tsv: 10 rows, 100%, \d+ rows/s", said.err)
 
 
