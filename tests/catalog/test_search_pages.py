@@ -62,6 +62,7 @@ async def test_what_does_not_change_is_neither_repeated_nor_skipped(
     while True:
         answer = await ask(shelf, page_size=size, page_token=token, **question)
         seen += [product.product_id for product in answer.products]
+        assert len(seen) <= 2 * len(rows), seen
         token = answer.next_page_token
         if not token:
             break
