@@ -88,11 +88,6 @@ class Subscription:
     journey_id: str | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether the customer still waits, or a unit is held for them."""
-        return self.state in OPEN
-
-    @property
     def hold_request_id(self) -> str:
         """What the hold of this turn is asked with: a repeat is the same hold."""
         return f"wait:{self.subscription_id}:{self.turn}"
